@@ -193,16 +193,18 @@ def build(
         raise ConfigError(f'{where}: expected a mapping with a `kind`, got {spec!r}; kinds of {role}: {", ".join(sorted(kinds(role)))}')
     return _make(component(role, spec['kind'], where), {k:v for k,v in spec.items() if k!='kind'}, where)
 
-# %% ../nbs/modules/00_core.ipynb #43f5675a
+# %% ../nbs/modules/00_core.ipynb #721b566f
 def resolved(
-    obj, # A component, or plain data that contains components
-):       # dict, list, number, text or None
+    obj,            # A component, or plain data that contains components
+    kind:bool=True, # Name the kind? Nested parts that are no components have none
+): # dict, list, number, text or None
     "A component as plain data: its kind and every parameter, defaults included"
-    if isinstance(obj, (list, tuple)): return [resolved(o) for o in obj]
-    if isinstance(obj, dict): return {k:resolved(v) for k,v in obj.items()}
+    if isinstance(obj, (list, tuple)): return [resolved(o, kind) for o in obj]
+    if isinstance(obj, dict): return {k:resolved(v, kind) for k,v in obj.items()}
     if not is_dataclass(obj): return obj
-    kind = getattr(type(obj), '_kind', None) or f'{type(obj).__module__}:{type(obj).__qualname__}'
-    return dict(kind=kind) | {f.name:resolved(getattr(obj, f.name)) for f in fields(obj) if f.init}
+    cls = type(obj)
+    named = dict(kind=getattr(cls, '_kind', f'{cls.__module__}:{cls.__qualname__}')) if kind else {}
+    return named | {f.name:resolved(getattr(obj, f.name), 'role' in f.metadata) for f in fields(obj) if f.init}
 
 # %% ../nbs/modules/00_core.ipynb #9c6b2aa9
 def _loader():
