@@ -74,14 +74,14 @@ def lowest(values, ends)->np.ndarray:
     starts = np.append(0, np.asarray(ends)[:-1]+1)
     return np.fmin.reduceat(np.asarray(values, dtype=float), starts)
 
-# %% ../nbs/modules/49_charts.ipynb #3e3c0b9e
+# %% ../nbs/modules/49_charts.ipynb #445f3cfe
 def line(x, y)->str:
     "A polyline through the points; a NaN interrupts it"
     parts,pen = [],'M'
     for a,b in zip(x, y):
         if np.isnan(b): pen = 'M'
         else: parts.append(f'{pen}{a:.0f} {b:.0f}'); pen = 'L'
-    return ''.join(parts).replace('-0L', '0L')
+    return ''.join(parts)
 
 def area(x, y, base:float)->str:
     "The surface between the points and a horizontal at `base`; NaN counts as `base`"

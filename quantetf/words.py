@@ -324,7 +324,7 @@ def range_sentence(data:dict)->str:
     low,high = (number(100*r[k], 1, sign=True) for k in ('low', 'high'))
     return f"The 90{NBSP}% range of the difference to {data['benchmark']}, {low} to {high} points a year, {where}."
 
-# %% ../nbs/modules/48_words.ipynb #33b4fc79
+# %% ../nbs/modules/48_words.ipynb #a9b9a35a
 def chosen_note(data:dict)->str:
     "What the date of the fund list means for these results; empty when the list is older than the results"
     on = data['universe'].get('chosen_on')
@@ -335,8 +335,9 @@ def chosen_note(data:dict)->str:
 
 def convention_notes(data:dict)->list[str]:
     "Conventions that a person could not have traded by"
-    said = dict(fill=('same_close',
-        'Decided and filled on the same close: a convention to compare with other engines, not one that can be traded.'), sizing=('at_fill', 'Share counts are computed from the prices of the fill itself, which nobody knows beforehand.'))
+    said = dict(
+        fill=('same_close', 'Decided and filled on the same close: a convention to compare with other engines, not one to trade by.'),
+        sizing=('at_fill', 'Share counts are computed from the prices of the fill itself, which nobody knows beforehand.'))
     return [text for key,(value,text) in said.items() if data.get(key)==value]
 
 def backtest_lead(data:dict)->str:

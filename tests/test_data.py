@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from hypothesis import given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
 
+import quantetf.data.snapshot as snapshots
 from quantetf.calendars import sessions_between
 from quantetf.core import ConfigError, DataError, IntegrityError, ParameterError, Settings
 from quantetf.data.actions import total_return
@@ -256,6 +258,20 @@ def test_processes_that_publish_at_once_agree(tmp_path):
     assert [o.name for o in (tmp_path/'data'/'snapshots').iterdir()]==[make_record(market(), 'here')['id']]
 
 
+def test_who_loses_the_race_has_succeeded_too(place, monkeypatch):
+    "Another process publishes the same tables between our last look and our rename"
+    publishing = snapshots.publishing
+    @contextmanager
+    def overtaken(folder):
+        with publishing(folder) as new:
+            yield new
+            monkeypatch.undo()
+            publish(market(10), 'm', place)
+    monkeypatch.setattr(snapshots, 'publishing', overtaken)
+    ours = publish(market(10), 'm', place)
+    assert ours.id==open_snapshot('m', place).id and [o.name for o in (place.data/'snapshots').iterdir()]==[ours.id]
+
+
 @rules(max_examples=25, deadline=None)
 @given(order=st.permutations(range(30)), unit=st.sampled_from(['s', 'ms', 'us', 'ns']),
     columns=st.permutations(['id', 'session', 'open', 'high', 'low', 'close', 'volume']))
@@ -266,17 +282,18 @@ def test_the_id_does_not_depend_on_order_or_units(order, unit, columns):
     assert make_record(again, 'x')['id']==make_record(t, 'y')['id']
 
 
-def test_until_is_the_snapshot_that_would_have_been(place):
+@pytest.mark.parametrize('date', ['2010-06-30', '2015-06-30'])
+def test_until_is_the_snapshot_that_would_have_been(date, place):
     "Cutting the demo market gives what publishing the cut tables gives; later events are gone"
     demo = open_snapshot('demo', place)
-    cut = demo.until('2015-06-30')
-    again = publish(cut.tables, 'cut', place, synthetic=True)
-    assert cut.id==again.id and str(again.last)=='2015-06-30'
+    cut = demo.until(date)
+    again,now = publish(cut.tables, 'cut', place, synthetic=True),pd.Timestamp(date)
+    assert cut.id==again.id and str(again.last)==date
     t = cut.tables
-    assert t.bars.session.max()<=pd.Timestamp('2015-06-30') and (t.actions.known_at<=t.bars.session.max()).all()
-    assert not (t.instruments.delisted>t.bars.session.max()).any() and not (t.symbols.end>t.bars.session.max()).any()
-    assert (t.symbols.start<=t.bars.session.max()).all() and set(t.instruments.id)==set(t.bars.id)
-    assert t.rates.session.max()<=t.bars.session.max() and (t.facts.known_at<=t.bars.session.max()).all()
+    assert t.bars.session.max()<=now and (t.actions.known_at<=now).all() and (t.symbols.start<=now).all()
+    assert not (t.instruments.delisted>now).any() and not (t.symbols.end>now).any()
+    assert set(t.instruments.id)==set(t.bars.id)==set(t.symbols.id)
+    assert t.rates.session.max()<=now and (t.facts.known_at<=now).all()
     assert len(t.instruments)<len(demo.tables.instruments)
     assert demo.until(demo.last).id==demo.id and demo.synthetic and demo.version.synthetic
 
