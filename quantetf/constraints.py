@@ -62,7 +62,7 @@ def turnover_one_way(
     d = weights - weights_now
     return .5*(np.abs(d).sum(axis=-1) + np.abs(d.sum(axis=-1)))
 
-# %% ../nbs/modules/25_constraints.ipynb #bb1e9c1a
+# %% ../nbs/modules/25_constraints.ipynb #6e9d0f17
 def limit_turnover(
     weights:np.ndarray,     # (..., N) targets
     weights_now:np.ndarray, # (..., N) drifted weights of what is held
@@ -73,6 +73,7 @@ def limit_turnover(
     turnover = .5*(np.abs(d).sum(axis=-1) + np.abs(d.sum(axis=-1)))
     far = turnover>max_turnover
     if not far.any(): return weights
+    if far.all(): return weights_now + d*(max_turnover/turnover)[...,None]
     part = weights_now + d*(max_turnover/np.where(far, turnover, 1))[...,None]
     return np.where(far[...,None], part, weights)
 

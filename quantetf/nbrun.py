@@ -137,14 +137,15 @@ class Finished:
     def __init__(self, **places): self.places = places
     def __repr__(self): return '\n'.join(f'{k:<8} {v}' for k,v in self.places.items())
 
-# %% ../nbs/modules/60_nbrun.ipynb #f8ad7e06
+# %% ../nbs/modules/60_nbrun.ipynb #1f27536a
 def finish(
     run, # What `produce`, `run_backtest` or `ingest` returned
 )->Finished:
     "Say where the results are, or raise `BlockedRun`; the last call of a run notebook"
     id,status = getattr(run, 'run_id', None) or run.id,getattr(run, 'status', 'published')
     folder = run.folder if hasattr(run, 'folder') else find_settings().data/'snapshots'/id
-    places = {type(run).__name__.lower():Path(folder).absolute()}
+    what = dict(Packet='packet', Snapshot='snapshot').get(type(run).__name__, 'run')
+    places = {what:Path(folder).absolute()}
     if report := getattr(run, 'report', None): places['report'] = Path(report).absolute()
     _report(id=id, status=status, places=places)
     if status!='blocked': return Finished(**places)
@@ -229,8 +230,8 @@ class Engine:
         except QuantETFError as e: raise _ending(str(e)) from e
         return _run(nb, kernel_name, name, kwargs)
 
-# %% ../nbs/modules/60_nbrun.ipynb #260af32d
-_KERNEL = ['--ext=quantetf.nbrun', '--log-level=ERROR'] # It would print a warning about its own transport at each start
+# %% ../nbs/modules/60_nbrun.ipynb #8c3f63eb
+_KERNEL = ['--ext=quantetf.nbrun', '--log-level=CRITICAL'] # Or it remarks on its transport, and on being stopped
 
 def _run(nb, kernel_name, name, kwargs):
     "Execute a checked notebook, keep it whatever happens, and say where the results are"

@@ -12,20 +12,21 @@ from .strategy import Execution
 # %% auto #0
 __all__ = ['funded', 'plan_orders', 'order_of']
 
-# %% ../nbs/modules/28_orders.ipynb #b53a77f1
+# %% ../nbs/modules/28_orders.ipynb #c7a8ade4
 def _net_of_costs(
     weights, # (..., N)
     held,    # (..., N) shares
     nav,     # (...) currency
     price,   # (..., N)
-    terms,   # With `charge(shares, price)`
+    terms,   # `CostTerms`
 )->np.ndarray: # (..., N) shares to trade
     "Fractional shares that bring the holdings to `weights` of what remains after their cost"
-    per_unit,left,enough = weights/price,nav,1e-10*np.max(nav)
+    per_unit,nav = weights/price,np.asarray(nav, float)
+    left,enough = nav,1e-8*nav.max()
     for _ in range(60):
-        again = nav - terms.charge(per_unit*np.expand_dims(left, -1) - held, price).sum(axis=-1)
-        change,left = np.abs(again-left),again
-        if np.max(change)<=enough: return per_unit*np.expand_dims(left, -1) - held
+        again = nav - terms.total(per_unit*left[...,None] - held, price)
+        change,left = np.abs(again-left).max(),again
+        if change<=enough: return per_unit*left[...,None] - held
     raise ArithmeticError('costs do not settle: a trade seems to cost more than it moves')
 
 # %% ../nbs/modules/28_orders.ipynb #ebfe1169
@@ -43,7 +44,7 @@ def _worth_it(trade, held, price, min_trade):
     small = (np.abs(trade*price)<min_trade) & (held+trade>1e-9)
     return np.where(small, 0., trade)
 
-# %% ../nbs/modules/28_orders.ipynb #b39a0063
+# %% ../nbs/modules/28_orders.ipynb #e5e11357
 def funded(
     trade:np.ndarray, # (..., N) shares, sales negative
     price:np.ndarray, # (..., N)
@@ -54,7 +55,7 @@ def funded(
     "The trades with purchases scaled down to what cash and sales can pay"
     value,cost = trade*price,terms.charge(trade, price)
     spent = (value+cost).sum(axis=-1)
-    short = spent>cash + 1e-9*np.abs(cash)
+    short = spent>cash + 1e-9*np.abs(value).sum(axis=-1)
     if not short.any(): return trade,cost,spent
     buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
     part = np.where(short, np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1), 1)

@@ -82,17 +82,17 @@ def _target(
     for i,text in why.items(): status[i],reason[i],binding[i] = 'hold',text,()
     return Target(limited, 1 - limited.sum(axis=1), status, reason, binding)
 
-# %% ../nbs/modules/26_portfolio.ipynb #956fd887
+# %% ../nbs/modules/26_portfolio.ipynb #ca59aa58
 def choose(
     signals,   # `Signals`
     n:int,     # Funds to choose
 ): # (columns (R, n), best first; row -> reason why it cannot be)
     "The `n` members with the highest scores, ties in the order of ids"
     s = np.where(signals.universe.mask, signals.scores, np.nan)
-    order = np.argsort(-s, axis=1, kind='stable')[:,:n]
-    have = (s==s).sum(axis=1)
-    short = np.flatnonzero(have<n)
-    return order,{int(i):f'only {have[i]} of {n} funds have a score' for i in short}
+    order = (-s).argsort(axis=1, kind='stable')[:,:n]
+    if n<=s.shape[1] and not np.isnan(s[np.arange(len(s)),order[:,-1]]).any(): return order,{}
+    have = (~np.isnan(s)).sum(axis=1)
+    return order,{int(i):f'only {have[i]} of {n} funds have a score' for i in np.flatnonzero(have<n)}
 
 # %% ../nbs/modules/26_portfolio.ipynb #8dcd2a63
 def _check_choice(n, constraints):

@@ -37,11 +37,11 @@ from .words import DASH, NBSP, capital, count, known, number, percent
 # %% auto #0
 __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'LABELS', 'HEADLINE',
            'BACKTEST_TERMS', 'nb', 'anchor', 'plain', 'hundred', 'environment', 'page', 'amount', 'dataset_fact',
-           'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'check_warnings', 'packet_warnings',
-           'bare_score', 'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table',
-           'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline',
-           'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb',
-           'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'packet_findings',
+           'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'warnings', 'packet_warnings', 'bare_score',
+           'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table', 'weight_scale',
+           'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline', 'feature_columns',
+           'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb', 'change_rows',
+           'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'held_rows', 'packet_findings',
            'page_title', 'production_page', 'plot', 'levels', 'curves', 'before_chosen', 'end_labels', 'growth_plot',
            'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling',
            'rolling_text', 'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips',
@@ -49,11 +49,12 @@ __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CU
            'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'relative_rows', 'backtest_facts',
            'backtest_warnings', 'backtest_basis', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page']
 
-# %% ../nbs/modules/50_report.ipynb #0c48f98c
+# %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
-    "Escaped `text` with its ISO dates kept on one line"
+    "Escaped `text` with its ISO dates and its percentages kept on one line"
     from markupsafe import Markup, escape
-    return Markup(re.sub(r'\d{4}-\d\d-\d\d', r'<span class="nb">\g<0></span>', str(escape(text))))
+    joined = re.sub(r'(?<=\d) %', NBSP + '%', str(escape(text)))
+    return Markup(re.sub(r'\d{4}-\d\d-\d\d', r'<span class="nb">\g<0></span>', joined))
 
 def anchor(name:str)->str:
     "The name of a check as the target of a link"
@@ -127,7 +128,7 @@ def blocked_facts(packet:dict)->list[tuple[str, str, str]]:
 
 FACTS = dict(published=published_facts, hold=hold_facts, blocked=blocked_facts)
 
-# %% ../nbs/modules/50_report.ipynb #34f45369
+# %% ../nbs/modules/50_report.ipynb #05980dce
 def badges(data:dict, done:str)->list[tuple[str, str]]:
     "State of the page as (kind, text)"
     warn,block = (sum(c['status']==s for c in data['checks']) for s in ('WARN', 'BLOCK'))
@@ -135,15 +136,21 @@ def badges(data:dict, done:str)->list[tuple[str, str]]:
         ('WARN', f"{done}, {count(warn, 'warning')}") if warn else ('PASS', done)
     return [state] + [('SYN', 'Synthetic')]*data['synthetic']
 
-def check_warnings(data:dict)->list[tuple[str, str]]:
-    "(name, evidence) of the checks that warn"
-    return [(c['name'], c['evidence']) for c in data['checks'] if c['status']=='WARN']
+def warnings(
+    data:dict,
+    ours:list, # (name of the check that it explains, sentence); no sentence, no warning
+)->list[tuple[str, str]]: # (name of a check or '', sentence)
+    "Our own sentences, then the evidence of the other checks that warn"
+    made = {c['name'] for c in data['checks']}
+    said = [(name if name in made else '', text) for name,text in ours if text]
+    rest = [(c['name'], c['evidence']) for c in data['checks'] if c['status']=='WARN']
+    return said + [(name, text) for name,text in rest if name not in {n for n,_ in said}]
 
 def packet_warnings(packet:dict)->list[tuple[str, str]]:
     "Everything a person should have read before trading"
     early = packet['forced'] and not packet['is_rebalance']
     forced = f"Forced: {packet['as_of']} is not a rebalance date ({packet['schedule']}); it was decided all the same."
-    return [('', forced)]*bool(early) + [('', n) for n in say.convention_notes(packet)] + check_warnings(packet)
+    return warnings(packet, [('schedule', forced if early else '')] + [('timing', n) for n in say.convention_notes(packet)])
 
 # %% ../nbs/modules/50_report.ipynb #bf1b6d94
 VERBS = dict(sell_all=('Sell all', 'sell'), sell_part=('Sell part', 'sell part'), buy_new=('Buy new', 'buy'),
@@ -368,7 +375,11 @@ PACKET_TERMS = [('Score', 'what the funds are ranked by; a fund without one abst
     ('Net asset value', 'holdings at the as-of close, cash, and dividends past their ex-date but not yet paid.'),
     ('pp', 'percentage points of net asset value.')]
 
-# %% ../nbs/modules/50_report.ipynb #ef2276c9
+# %% ../nbs/modules/50_report.ipynb #f5de626f
+def held_rows(packet:dict)->list[dict]:
+    "What is held on a date without trades"
+    return [r for r in packet['rows'] if known(r['current_weight'])] if packet['status']=='hold' else []
+
 def packet_findings(packet:dict)->dict:
     "The finding of each section that the packet has"
     published,rows,p = packet['status']=='published',packet['rows'],packet
@@ -382,7 +393,7 @@ def page_title(data:dict, title:str, span:str)->str:
     "Title of the browser's tab: the state first, where it is one to be warned of"
     return 'SYNTHETIC: '*data['synthetic'] + f"{title}. {data['strategy']}, {span}"
 
-# %% ../nbs/modules/50_report.ipynb #664c2832
+# %% ../nbs/modules/50_report.ipynb #092a60f4
 def production_page(
     packet:dict, # Schema quantetf.packet/1
 )->str: # HTML, complete in itself
@@ -392,7 +403,7 @@ def production_page(
     return page('production.html', **p | dict(kind='recommendation packet', title=title, head_title=page_title(p, title, p['as_of']),
         lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [], badges=badges(p, 'Published'),
         facts=FACTS[p['status']](p), warnings=packet_warnings(p), findings=packet_findings(p), trades=trade_table(p),
-        targets=dumbbells(p), holdings=p['rows'] if p['status']=='hold' else [], scores=score_table(p),
+        targets=dumbbells(p), holdings=held_rows(p), scores=score_table(p),
         excluded=p['universe']['excluded'], changes=change_rows(p), checks=by_gravity(p['checks']),
         provenance=packet_basis(p), definitions=PACKET_TERMS))
 
@@ -507,7 +518,7 @@ def month_table(months:list, years:list)->list[dict]:
     def cells(y): return [None if v is None else (hundred(v, 1), shade(v)) for v in (by.get(f'{y}-{m:02d}') for m in range(1, 13))]
     return [dict(year=y, total=r, months=cells(y)) for y,r in whole.items()]
 
-# %% ../nbs/modules/50_report.ipynb #e47332c5
+# %% ../nbs/modules/50_report.ipynb #36ed0f08
 def rolling(months:list, n:int=12)->tuple[list, np.ndarray]:
     "Last month and return of every n complete months in a row, minus the benchmark's if there is one"
     full = [m for m in months if not m['partial']]
@@ -532,7 +543,7 @@ def rolling_plot(data:dict, months:list)->dict|None:
     starts = [(float(p), m[:4]) for p,m in zip(x, ends) if m[5:]=='01']
     text = rolling_text(data, ends, d)
     return plot(text, 210, [('fs', bars(d>0)), ('fo', bars(d<=0))], zero=float(scale(0)), text=text,
-        y=[(float(scale(t)), number(100*t, 0, sign=True)) for t in ticks(scale.lo, scale.hi, 4)], x=starts[::2 if len(starts)>6 else 1])
+        y=[(float(scale(t)), number(100*t, 0, sign=True)) for t in ticks(scale.lo, scale.hi, 6)], x=starts[::2 if len(starts)>6 else 1])
 
 # %% ../nbs/modules/50_report.ipynb #75c9d67b
 def histogram(data:dict, months:list)->dict|None:
@@ -656,18 +667,17 @@ def hold_rows(data:dict)->list[dict]:
     for h in data['holds']: reasons.setdefault(h['reason'], []).append(h['session'])
     return [dict(reason=r, times=len(s), first=min(s), last=max(s)) for r,s in reasons.items()]
 
-# %% ../nbs/modules/50_report.ipynb #546d78a7
+# %% ../nbs/modules/50_report.ipynb #4ea7763f
 LABELS = dict(  # Label, factor and decimals of the figures of quantetf.metrics
-    total_return=('Total return, %', 100, 1), annual_return=('Return, % a year', 100, 1),
-    annual_volatility=('Volatility, % a year', 100, 1), sharpe=('Sharpe ratio', 1, 2), sortino=('Sortino ratio', 1, 2), downside_risk=('Downside risk, % a year', 100, 1),
-    max_drawdown=('Deepest drawdown, %', 100, 1), calmar=('Return ÷ deepest drawdown', 1, 2), best_month=('Best month, %', 100, 1),
-    worst_month=('Worst month, %', 100, 1), positive_months=('Months with a gain, %', 100, 0),
-    value_at_risk_95=('Value at risk, 95 %, a session, %', 100, 2),
-    expected_shortfall_95=('Expected shortfall, 95 %, a session, %', 100, 2),
-    skew=('Skew of daily returns', 1, 2), kurtosis=('Kurtosis of daily returns (normal: 3)', 1, 1),
-    annual_return_difference=('Difference of return, pp a year', 100, 1), beta=('Beta', 1, 2), alpha=('Alpha, % a year', 100, 1),
-    correlation=('Correlation', 1, 2), tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2),
-    months_ahead=('Months ahead, %', 100, 0))
+    total_return=('Total return, %', 100, 1), annual_return=('Return, % a year', 100, 1), sharpe=('Sharpe ratio', 1, 2),
+    annual_volatility=('Volatility, % a year', 100, 1), sortino=('Sortino ratio', 1, 2),
+    downside_risk=('Downside risk, % a year', 100, 1), max_drawdown=('Deepest drawdown, %', 100, 1),
+    calmar=('Return ÷ deepest drawdown', 1, 2), best_month=('Best month, %', 100, 1), worst_month=('Worst month, %', 100, 1),
+    positive_months=('Months with a gain, %', 100, 0), value_at_risk_95=('Value at risk, 95 %, a session, %', 100, 2),
+    expected_shortfall_95=('Expected shortfall, 95 %, a session, %', 100, 2), skew=('Skew of daily returns', 1, 2),
+    kurtosis=('Kurtosis of daily returns (normal: 3)', 1, 1), annual_return_difference=('Difference of return, pp a year', 100, 1),
+    beta=('Beta', 1, 2), alpha=('Alpha, % a year', 100, 1), correlation=('Correlation', 1, 2), months_ahead=('Months ahead, %', 100, 0),
+    tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2))
 HEADLINE = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown'
 
 def figure(key:str, x, sign:bool=False)->tuple[str, str]:
@@ -711,7 +721,7 @@ def relative_rows(data:dict)->list[tuple[str, str]]:
     "(label, value) of the figures against the benchmark"
     return [figure(k, v) for k,v in (data['metrics'].get('relative') or {}).items() if k!='annual_return_difference']
 
-# %% ../nbs/modules/50_report.ipynb #029543cc
+# %% ../nbs/modules/50_report.ipynb #fdc4633f
 def backtest_facts(data:dict)->list[tuple[str, str, str]]:
     "What was tested, on what, and how it was traded"
     d = data
@@ -722,8 +732,7 @@ def backtest_facts(data:dict)->list[tuple[str, str, str]]:
 
 def backtest_warnings(data:dict)->list[tuple[str, str]]:
     "What to keep in mind before believing it"
-    notes = [say.chosen_note(data), *say.convention_notes(data)]
-    return [('', n) for n in notes if n] + check_warnings(data)
+    return warnings(data, [('hindsight', say.chosen_note(data))] + [('timing', n) for n in say.convention_notes(data)])
 
 def backtest_basis(data:dict)->list[tuple[str, str, str]]:
     "What a backtest rests on"
@@ -761,15 +770,16 @@ def backtest_findings(data:dict, parts:dict)->dict:
         weights=say.weights_finding(parts['strips']['held'] if parts['strips'] else {}), turnover=say.turnover_finding(data),
         drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']))
 
-# %% ../nbs/modules/50_report.ipynb #a70c6fb6
+# %% ../nbs/modules/50_report.ipynb #30a3de0d
 def backtest_page(
     data:dict, # Schema quantetf.backtest/1
 )->str: # HTML, complete in itself
     "The report of a backtest"
     from markupsafe import Markup
     title,parts = say.backtest_title(data),backtest_parts(data)
-    return page('backtest.html', **data | parts | dict(kind='backtest', status='', title=title, series=Markup(parts['series']),
-        head_title=page_title(data, title, f"{data['start']} to {data['end']}"), lead=say.backtest_lead(data),
-        badges=badges(data, 'Complete'), facts=backtest_facts(data), warnings=backtest_warnings(data), findings=backtest_findings(data, parts), headline=headline(data),
-        figure_rows=figure_rows(data), relative_rows=relative_rows(data), trading=trading_rows(data), hold_rows=hold_rows(data),
-        checks=by_gravity(data['checks']), provenance=backtest_basis(data), definitions=BACKTEST_TERMS))
+    period = f"{data['start']} to {data['end']}"
+    return page('backtest.html', **data | parts | dict(kind='backtest', status='', title=title, head_title=page_title(data, title, period),
+        lead=say.backtest_lead(data), badges=badges(data, 'Complete'), facts=backtest_facts(data), warnings=backtest_warnings(data),
+        findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
+        trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
+        definitions=BACKTEST_TERMS, series=Markup(parts['series'])))

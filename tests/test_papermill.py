@@ -50,7 +50,7 @@ def test_on_a_terminal(place):
     assert last==[f'packet   {folder}', f'report   {folder/"report.html"}']
     assert (folder/'recommendations.csv').is_file() and (folder/'report.html').is_file()
     manifest = json.loads((folder/'manifest.json').read_text())
-    assert [f.parent.name for f in executed(place)]==[manifest['run_id']]
+    assert [f.parent.name for f in executed(place)]==[manifest['id']]
 
 
 def test_redirected_and_again(place, call):
@@ -72,8 +72,8 @@ def test_behind_a_pipe(place, call):
     assert (NBS/'production.ipynb').read_bytes()==notebook, 'plain papermill takes the notebook for the output here'
 
 
-BAD = {'2024-06-29':'2024-06-28', '2024-07-04':'2024-07', '2031-01-02':'2025-12-31', '1999-06-30':'2006-01-03', 'yesterday':'2024-06-28',
-    '2024-06-31':'2024-06-28'}
+BAD = {'2024-06-29':'2024-06-28', '2024-07-04':'2024-07-03', '2044-01-04':'has not closed yet', '2026-01-02':'2025-12-31',
+    '1999-06-30':'2006-01-03', 'yesterday':'write it like 2024-06-28', '2024-06-31':'write it like 2024-06-28'}
 
 
 def test_bad_dates_get_one_line_and_publish_nothing(place, call):

@@ -129,7 +129,7 @@ def backtest(
     benchmark = None if strategy.benchmark is None else _benchmark(panel, strategy.benchmark, first, last, capital)
     return BacktestResult(strategy, panel, decision, rows, account, capital, benchmark, notes)
 
-# %% ../../nbs/modules/32_backtest.ipynb #2d46e441
+# %% ../../nbs/modules/32_backtest.ipynb #6222a70a
 @patch(as_prop=True)
 def _notional(self:BacktestResult)->np.ndarray: # (K, N) currency traded at each fill, purchases positive
     a = self.account
@@ -143,12 +143,13 @@ def decisions(self:BacktestResult): # DataFrame, one row for each decision date
     k = np.searchsorted(self.rows, a.decided)
     traded,net,cost = (np.bincount(k, x, R) for x in (np.abs(self._notional).sum(1), self._notional.sum(1), a.costs.sum(1)))
     nav = self.nav[self.rows-a.start]
-    filled = np.full(R, np.datetime64('NaT'), 'datetime64[D]'); filled[k[::-1]] = days[a.fills[::-1]]
-    held = np.zeros(R, int); held[k] = (a.units[1:]!=0).sum(axis=1)
-    return pd.DataFrame(dict(session=days[self.rows], fill_session=filled, status=self.decision.status, reason=self.decision.reason,
-        turnover_one_way=.5*(traded + np.abs(net+cost))/nav, cost=cost, holdings=held, nav=nav))
+    filled,held = np.full(R, np.datetime64('NaT'), 'datetime64[D]'),np.zeros(R, int)
+    filled[k[::-1]],held[k] = days[a.fills[::-1]],(a.units[1:]!=0).sum(axis=1)
+    turnover,d = .5*(traded + np.abs(net+cost))/nav,self.decision
+    return pd.DataFrame(dict(session=days[self.rows], fill_session=filled, status=d.status, reason=d.reason,
+        turnover_one_way=turnover, cost=cost, holdings=held, nav=nav))
 
-# %% ../../nbs/modules/32_backtest.ipynb #69dbea91
+# %% ../../nbs/modules/32_backtest.ipynb #f1f624a3
 @patch(as_prop=True)
 def trades(self:BacktestResult): # DataFrame, one row for each trade
     "What was traded: shares and prices as of the fill"
@@ -158,8 +159,8 @@ def trades(self:BacktestResult): # DataFrame, one row for each trade
     one = 1. if a.ledger.shares is None else a.ledger.shares[a.fills[k],j]
     price = a.ledger.fill[a.fills[k],j]/one
     days = self.panel.sessions
-    return pd.DataFrame(dict(decision=days[a.decided[k]], fill=days[a.fills[k]], id=self.panel.ids[j], shares=a.trades[k,j]*one, price=price,
-        notional=self._notional[k,j], cost=a.costs[k,j]))
+    return pd.DataFrame(dict(decision=days[a.decided[k]], fill=days[a.fills[k]], id=self.panel.ids[j],
+        shares=a.trades[k,j]*one, price=price, notional=self._notional[k,j], cost=a.costs[k,j]))
 
 @patch(as_prop=True)
 def weights(self:BacktestResult): # DataFrame, sessions x instruments ever held, and cash
@@ -172,11 +173,12 @@ def weights(self:BacktestResult): # DataFrame, sessions x instruments ever held,
     frame = pd.DataFrame(held/self.nav[:,None], self.frame.index, self.panel.ids[ever])
     return frame.assign(cash=1-frame.sum(axis=1))
 
-# %% ../../nbs/modules/32_backtest.ipynb #403e0582
+# %% ../../nbs/modules/32_backtest.ipynb #e61676f9
 @patch
 def __repr__(self:BacktestResult):
     s = self.sessions
-    return f'BacktestResult({self.strategy.name}, {s[0]}..{s[-1]}, {len(self.rows)} decisions, NAV {self.capital:,.0f} -> {self.nav[-1]:,.0f})'
+    span,grew = f'{s[0]}..{s[-1]}, {len(self.rows)} decisions',f'NAV {self.capital:,.0f} -> {self.nav[-1]:,.0f}'
+    return f'BacktestResult({self.strategy.name}, {span}, {grew})'
 
 @patch
 def _repr_html_(self:BacktestResult):

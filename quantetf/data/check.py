@@ -88,7 +88,7 @@ def answers(
     if hasattr(component, 'estimate'): return dict(cov=np.stack([component.estimate(o, _complete(o)).cov_annual for o in view]))
     return dict(values=component(view))
 
-# %% ../../nbs/modules/16_check.ipynb #873c2422
+# %% ../../nbs/modules/16_check.ipynb #563a3d0b
 class _PlainSignals(SimpleNamespace):
     "Signals of plain parts, for checking constructors"
     def __len__(self): return len(self.scores)
@@ -100,8 +100,9 @@ def _targets(component, view, universe, features):
     return dict(weights=o.weights, cash=o.cash, status=np.asarray(o.status, dtype=object))
 
 def _complete(view):
-    "Names of the instruments without a gap in the last 90 sessions: what any covariance can be estimated for"
-    return view.ids[~np.isnan(view.window('tr', 90)[0]).any(axis=0)][:3]
+    "The three instruments with the fewest gaps in the last 253 sessions: what a covariance can be estimated for"
+    gaps = np.isnan(view.window('tr', 253)[0]).sum(axis=0)
+    return np.sort(view.ids[np.argsort(gaps, kind='stable')[:3]])
 
 # %% ../../nbs/modules/16_check.ipynb #3be80ce8
 class BrokenPromise(QuantETFError, AssertionError):

@@ -150,11 +150,12 @@ def _check_actions(t):
     _refuse(t, 'actions', 'known_at', a.known_at.isna(), 'is empty; use the ex-date if nothing better is known')
     _refuse(t, 'actions', 'pay', a.pay<a.session, '{} is before the ex-date; leave it empty if it is unknown')
 
-# %% ../../nbs/modules/10_schema.ipynb #8027fc17
+# %% ../../nbs/modules/10_schema.ipynb #eae678e0
 def _check_instruments(t):
     i,s = t.instruments,t.symbols
     _refuse(t, 'instruments', 'basis', ~i.basis.isin(BASES), f'{{}} is not a basis; use one of {", ".join(BASES)}')
-    _refuse(t, 'instruments', 'id', ~i.id.isin(set(t.bars.id)), '{} has no bars; drop the instrument, or ingest its prices')
+    lost = i.listed.notna() & ~i.id.isin(set(t.bars.id))
+    _refuse(t, 'instruments', 'id', lost, '{} is listed and has no bars; drop it, or ingest its prices')
     _refuse(t, 'instruments', 'delisted', i.delisted<i.listed, '{} is before the listing')
     _refuse(t, 'instruments', 'delisting_value', i.delisting_value<0, 'cannot be {}')
     _refuse(t, 'symbols', 'end', s.end<s.start, '{} is before the start')
@@ -173,7 +174,7 @@ def validate(self:Tables)->Tables: # Itself, so that calls can be chained
     for check in (_check_keys, _check_bars, _check_actions, _check_instruments, _check_facts_and_rates): check(self)
     return self
 
-# %% ../../nbs/modules/10_schema.ipynb #796b847a
+# %% ../../nbs/modules/10_schema.ipynb #b6b5d03b
 @patch
 def until(self:Tables,
     date, # Last date that is known
@@ -183,10 +184,11 @@ def until(self:Tables,
     bars = self.bars[self.bars.session<=date]
     if not len(bars): raise DataError(f'nothing is left: the first bar is of {str(self.bars.session.min())[:10]}, after {str(date)[:10]}')
     def there(df): return df[df.id.isin(set(bars.id))]
-    lives,sym = there(self.instruments),there(self.symbols[self.symbols.start<=date])
+    lives,sym = self.instruments,there(self.symbols[self.symbols.start<=date])
     alive = ~(lives.delisted<=date)
     return Tables(bars=bars, actions=there(self.actions[self.actions.known_at<=date]), facts=there(self.facts[self.facts.known_at<=date]),
-        instruments=lives.assign(delisted=lives.delisted.mask(alive), delisting_value=lives.delisting_value.mask(alive)),
+        instruments=lives.assign(listed=lives.listed.where(lives.listed<=date), delisted=lives.delisted.mask(alive),
+            delisting_value=lives.delisting_value.mask(alive)),
         symbols=sym.assign(end=sym.end.where(sym.end<=date)), rates=self.rates[self.rates.session<=date])
 
 # %% ../../nbs/modules/10_schema.ipynb #25da72f8

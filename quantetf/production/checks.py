@@ -26,7 +26,7 @@ class Check(NamedTuple):
 def _check(name, bad, evidence, limit, worse='WARN'): return Check(name, worse if bad else 'PASS', evidence, limit)
 def _names(p, mask): return ', '.join(map(str, p.panel.ids[mask][:6])) + (' and more' if mask.sum()>6 else '')
 
-# %% ../../nbs/modules/52_checks.ipynb #bf632674
+# %% ../../nbs/modules/52_checks.ipynb #5144c07b
 def schedule(p)->Check:
     "Is a decision due?"
     what = f'{p.as_of} is a date of the schedule ({p.strategy.schedule.label})' if p.due else (
@@ -38,33 +38,39 @@ def freshness(p)->Check:
     listed = p.decision.signals.universe.mask[0] | (p.book.shares>0)
     stale = np.isnan(p.view.lag('close')[0]) & listed
     needed = stale & ((p.trade!=0) | (p.book.shares>0) | (np.nan_to_num(p.target)>0))
-    if needed.any(): return Check('freshness', 'BLOCK', f'no close on {p.as_of} for {_names(p, needed)}, held or to be held', 'a close on the session')
-    if stale.any(): return Check('freshness', 'WARN', f'no close on {p.as_of} for {_names(p, stale)}, ranked by an older price', 'a close on the session')
-    return Check('freshness', 'PASS', f'{listed.sum()} of {listed.sum()} eligible funds have a close on {p.as_of}', 'a close on the session')
+    limit,none = 'a close on the session',f'no close on {p.as_of} for'
+    if needed.any(): return Check('freshness', 'BLOCK', f'{none} {_names(p, needed)}, held or to be held', limit)
+    if stale.any(): return Check('freshness', 'WARN', f'{none} {_names(p, stale)}, ranked by an older price', limit)
+    return Check('freshness', 'PASS', f'{listed.sum()} of {listed.sum()} eligible funds have a close on {p.as_of}', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #cc2c0b49
+# %% ../../nbs/modules/52_checks.ipynb #c4725376
 def adjustment(p)->Check:
     "Are prices as traded?"
     off = np.unique(p.panel.basis[p.panel.basis!='as_traded'])
     found = ' and '.join(o.replace('_', ' ') for o in off)
-    return _check('adjustment', len(off), f'prices are {found}' if len(off) else 'prices are as traded, splits and dividends apart', 'as traded')
+    text = f'prices are {found}' if len(off) else 'prices are as traded, splits and dividends apart'
+    return _check('adjustment', len(off), text, 'as traded')
 
 def announcements(p)->Check:
     "Is a split known that comes between decision and execution?"
     acts = p.snapshot.tables.actions
     limit = 'no split before execution'
-    if not (acts.known_at<acts.session).any(): return Check('announcements', 'WARN', 'the data carry no announcement dates: coming splits were not looked for', limit)
+    if not (acts.known_at<acts.session).any():
+        return Check('announcements', 'WARN', 'the data carry no announcement dates: coming splits were not looked for', limit)
     soon = ~np.isnan(p.view.announced('split_ratio')[0]) & ((p.trade!=0) | (p.book.shares>0))
     if not soon.any(): return Check('announcements', 'PASS', 'no split is announced for a fund that is held or traded', limit)
     return Check('announcements', 'WARN', f'a split is announced for {_names(p, soon)}: check the share count on the day', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #6d7e3420
+# %% ../../nbs/modules/52_checks.ipynb #e3c7cff9
 def coverage(p)->Check:
     "How many funds of the list could be considered"
-    u,scores = p.decision.signals.universe,p.decision.signals.scores[0]
+    u,scores,traded = p.decision.signals.universe,p.decision.signals.scores[0],p.view.age()[0]>0
+    alive = (p.panel._events.closed>=np.searchsorted(p.panel.sessions, p.as_of)) & traded
     listed = u.reason[0]!='not in the list'
-    scored = int((u.mask[0] & ~np.isnan(scores)).sum())
-    return _check('coverage', scored<listed.sum(), f'{scored} of {listed.sum()} funds of the list have a score', 'every fund of the list')
+    scored,gone = int((u.mask[0] & ~np.isnan(scores)).sum()),int((listed & ~alive).sum())
+    text = f'{scored} of {(listed & alive).sum()} funds of the list have a score'
+    if gone: text += f'; {gone} closed before or {"is" if gone==1 else "are"} not listed yet'
+    return _check('coverage', scored<(listed & alive).sum(), text, 'every fund of the list that trades')
 
 def margin(p)->Check:
     "How close the last fund that is held is to the first that is not"

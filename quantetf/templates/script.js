@@ -33,8 +33,10 @@ for (const table of document.querySelectorAll('table[data-sort]')) {
 // Curves share one crosshair; the figures come from the JSON in #series
 const series = document.getElementById('series');
 if (series) {
-  const data = JSON.parse(series.textContent), last = data.days.length - 1, out = document.getElementById('read');
-  const areas = [...document.querySelectorAll('.area[data-x]')], rest = out.textContent = 'Point at a curve, or focus it and use the arrow keys, to read a week.';
+  const data = JSON.parse(series.textContent), last = data.days.length - 1;
+  const out = document.getElementById('read');
+  const rest = 'Point at a curve, or focus it and use the arrow keys, to read a week.';
+  out.textContent = rest;
   let at = last;
   const percent = v => (v < 0 ? '\u2212' : '') + Math.abs(v).toFixed(1) + '\u00a0%';
   const show = k => {
@@ -44,16 +46,26 @@ if (series) {
       cross.style.left = 100 * data.days[at] / data.days[last] + '%';
     }
     const day = new Date(Date.parse(data.start + 'T00:00Z') + 864e5 * data.days[at]).toISOString().slice(0, 10);
-    out.textContent = day + ': ' + data.curves.map(c => c.name + ' ' + c.growth[at].toFixed(2) + '\u00d7, ' + percent(c.drawdown[at]) + ' from its high').join('; ');
+    const read = c => `${c.name} ${c.growth[at].toFixed(2)}\u00d7, ${percent(c.drawdown[at])} from its high`;
+    out.textContent = day + ': ' + data.curves.map(read).join('; ');
   };
-  const hide = () => { for (const c of document.querySelectorAll('.cross')) c.style.display = 'none'; out.textContent = rest; };
-  const nearest = part => { const d = part * data.days[last], k = data.days.findIndex(x => x >= d); return k > 0 && d - data.days[k - 1] < data.days[k] - d ? k - 1 : k; };
-  for (const area of areas) {
+  const hide = () => {
+    for (const cross of document.querySelectorAll('.cross')) cross.style.display = 'none';
+    out.textContent = rest;
+  };
+  const nearest = part => {
+    const day = part * data.days[last], k = data.days.findIndex(x => x >= day);
+    return k > 0 && day - data.days[k - 1] < data.days[k] - day ? k - 1 : k;
+  };
+  for (const area of document.querySelectorAll('.area[data-x]')) {
     const plot = area.parentNode, cross = document.createElement('div');
     cross.className = 'cross';
     area.append(cross);
     plot.tabIndex = 0;
-    plot.addEventListener('pointermove', e => { const r = area.getBoundingClientRect(); show(nearest(Math.max(0, Math.min(1, (e.clientX - r.left) / r.width)))); });
+    plot.addEventListener('pointermove', e => {
+      const box = area.getBoundingClientRect();
+      show(nearest(Math.max(0, Math.min(1, (e.clientX - box.left) / box.width))));
+    });
     plot.addEventListener('pointerleave', hide);
     plot.addEventListener('blur', hide);
     plot.addEventListener('focus', () => show(at));

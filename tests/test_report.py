@@ -1,0 +1,280 @@
+"The two reports as files, and as pages in a browser"
+import math
+import os
+import re
+import shutil
+import subprocess
+import sys
+from datetime import date, timedelta
+from importlib.resources import files
+
+import pytest
+
+from quantetf.report import backtest_page, production_page
+
+EVIL = '<script>alert("x")</script>'
+CHECKS = [dict(name='freshness', status='PASS', evidence='All funds have a bar.', limit='all'),
+    dict(name='cut_margin', status='WARN', evidence='0.07 points decide the last place.', limit='0.25 points')]
+DATASET = dict(name='us33', id='3e4d'*16, first='2005-01-03', last='2026-05-01', instruments=33, notes=['Closes are split-adjusted.'])
+COMMON = dict(run_id='5cb1'*16, synthetic=False, strategy='core20', description='', dataset=DATASET, schedule='monthly, last session',
+    currency='USD', alpha='rank of mom', portfolio='top 3', features=dict(mom='momentum, lookback 252', vol='volatility'),
+    fill='next_close', sizing='at_decision',
+    universe=dict(size=9, eligible=8, chosen_on='2012-01-03', how='static', excluded=[dict(ticker='OLD', reason='closed')]),
+    hashes=dict(config='a6', code='23'), config=dict(portfolio=dict(kind='top_n_equal', n=3)), versions=dict(quantetf='0.1.0'))
+
+
+def trade(k, action, now, target):
+    n = 1000*(target-now)
+    return dict(order=k, ticker=f'F{k:03d}', instrument_id=f'I{k}', name=f'Fund number {k} of a family with a long name',
+        asset_class='equity', action=action, current_weight=now, target_weight=target, delta_weight=target-now, price=10.5,
+        price_date='2024-06-28', current_shares=1000*now, target_shares=1000*target, delta_shares=n, notional=n*10.5,
+        est_cost=abs(n)*.01, score=.5-k/100, rank=k,
+        reason=f'Rank {k}, was {k+3}: a reason that takes more than a few words to give.')
+
+
+def packet(funds=8, **changes):
+    rows = [trade(1, 'sell_all', .33, 0.), trade(2, 'sell_part', .34, .33), trade(3, 'buy_new', 0., .33),
+        trade(4, 'buy_more', .32, .33)]
+    scores = [dict(ticker=f'F{k:03d}', name=f'Fund number {k}', score=.5-k/1000, rank=k, selected=k<4, why='',
+        features=dict(mom=.5-k/1000, vol=.2), spark=[1+math.sin(k+j/9)/9 for j in range(52)]) for k in range(1, funds)]
+    scores.append(dict(ticker='NEW', name='New', score=None, rank=None, selected=False, why='abstains: too young', features=None, spark=[]))
+    return COMMON | dict(schema='quantetf.packet/1', status='published', forced=False, as_of='2024-06-28', execution_session='2024-07-01',
+        is_rebalance=True, decided_on='2024-06-28', next_due='2024-07-31',
+        book=dict(source='holdings.csv', as_of='2024-06-28', nav=1e5, cash=1e3, cash_weight=.01),
+        after=dict(cash=900., cash_weight=.009, cash_target_weight=.01), spark_skip=21, checks=CHECKS, shares_note=None,
+        totals=dict(trades=4, sells=3570., buys=3570., cost=7.14, cost_bps=.7, turnover_one_way=.34), rows=rows, scores=scores,
+        score_name='mom', score_unit='%', previous=dict(run_id='25c0'*16, as_of='2024-05-31'),
+        diff=[dict(ticker='F001', previous_target=.33, target=0., change=-.33),
+            dict(ticker='F002', previous_target=.33, target=.33, change=0.)]) | changes
+
+
+def hold():
+    rows = [trade(k, 'hold', w, .33) | dict(order=None, notional=None, est_cost=None) for k,w in ((1, .35), (2, .32), (3, .31))]
+    return packet(status='hold', is_rebalance=False, as_of='2024-06-14', decided_on='2024-05-31', rows=rows, scores=[], diff=[],
+        previous=None)
+
+
+def blocked():
+    nothing = dict(trades=0, sells=None, buys=None, cost=None, cost_bps=None, turnover_one_way=None)
+    failed = dict(name='freshness', status='BLOCK', evidence='SPLG ends on 2024-06-27.', limit='all')
+    return packet(status='blocked', rows=[], scores=[], diff=[], previous=None, totals=nothing, checks=[failed, CHECKS[1]],
+        after=dict(cash=None, cash_weight=None, cash_target_weight=None))
+
+
+def backtest(years=4, funds=5, **changes):
+    start = date(2010, 1, 4)
+    dates = [str(d) for k in range(365*years) if (d := start + timedelta(k)).weekday()<5]
+    def curve(a, b): return [1e5*math.exp(a*k/252 + b*math.sin(k/40) - max(0, k-len(dates)+40)/100) for k in range(len(dates))]
+    months = dates[::21]
+    figures = dict(total_return=.3, annual_return=.066, annual_volatility=.12, sharpe=.55, sortino=None, max_drawdown=-.14)
+    return COMMON | dict(schema='quantetf.backtest/1', start=dates[0], end=dates[-1], sessions=len(dates), rebalances=len(months),
+        holds=[dict(session=months[5], reason='fewer than 3 scores')], capital=1e5, benchmark='SPY', dates=dates,
+        costs='10 bp of traded notional', nav=curve(.07, .1), benchmark_nav=curve(.05, .2),
+        metrics=dict(strategy=figures, benchmark=figures, relative=dict(beta=.4)),
+        decisions=[dict(session=d, fill_session=d, status='ok', turnover_one_way=.2, cost=1., holdings=3, nav=1e5) for d in months],
+        weights=dict(dates=months, tickers=[f'F{k:03d}' for k in range(funds)],
+            target=[[(1+(i*k)%7)/(4*funds) for k in range(funds)] for i in range(len(months))]),
+        trades=dict(count=31, notional=6e5, cost=612.), turnover_annual_one_way=1.1, cost_drag_annual=.002, dividends=2410.,
+        interest=None, notes=['Cash earns nothing.'], checks=CHECKS) | changes
+
+
+def evil(data):
+    "The same data with markup wherever a name or a text may come from outside"
+    if isinstance(data, dict): return {k: evil(v) for k,v in data.items()}
+    if isinstance(data, list): return [evil(v) for v in data]
+    free = data in ('holdings.csv', 'SPY', 'core20', 'static', 'F001', 'F003') or isinstance(data, str) and ' ' in data
+    return EVIL + data if free else data
+
+
+def first():
+    row = trade(3, 'buy_new', 0., .33) | dict(delta_shares=None, current_shares=None, target_shares=None)
+    return packet(synthetic=True, shares_note='No splits are known.', rows=[row])
+
+
+def alone():
+    figures = dict(strategy=dict(annual_return=.07), benchmark=None, relative=None)
+    return backtest(synthetic=True, benchmark=None, benchmark_nav=None, metrics=figures)
+
+
+PAGES = dict(published=lambda: production_page(packet()), first=lambda: production_page(first()),
+    hold=lambda: production_page(hold()), blocked=lambda: production_page(blocked()), backtest=lambda: backtest_page(backtest()),
+    alone=lambda: backtest_page(alone()), evil=lambda: production_page(evil(packet())),
+    evil_backtest=lambda: backtest_page(evil(backtest())))
+
+
+@pytest.mark.parametrize('name', PAGES)
+def test_page_is_complete_in_itself(name):
+    html = re.sub(r'<script>.*?</script>', '', PAGES[name](), flags=re.S)
+    assert not re.findall(r'(?:src|href)=["\'](?!#)|@import|url\(|https?:', html)
+    ids = re.findall(r' id="([^"]*)"', html)
+    assert len(ids)==len(set(ids))
+    assert set(re.findall(r'href="#([^"]*)"', html))<=set(ids)
+    assert not re.findall(r'<th(?![^>]*scope=)[ >]', html), 'a header cell without scope'
+    assert not re.findall(r'role="img"(?![^>]*aria-label="[^"])', html), 'a picture without words'
+    assert html.count('<table')==html.count('<caption'), 'a table without caption'
+
+
+@pytest.mark.parametrize('name', ['evil', 'evil_backtest'])
+def test_names_stay_text(name):
+    html = PAGES[name]()
+    assert '<script>alert' not in html and '&lt;script&gt;alert' in html
+
+
+@pytest.mark.parametrize('gone', [None, math.nan])
+def test_what_is_not_known_is_a_dash_and_never_a_zero(gone):
+    lost = 'price', 'current_shares', 'target_shares', 'delta_shares', 'est_cost', 'score', 'current_weight'
+    row = trade(3, 'buy_new', 0., .33) | dict.fromkeys(lost, gone)
+    after = dict(cash=gone, cash_weight=gone, cash_target_weight=gone)
+    html = production_page(packet(rows=[row], after=after))
+    html += backtest_page(backtest(cost_drag_annual=gone, turnover_annual_one_way=gone))
+    words = re.sub(r'<style>.*?</style>|<script.*?</script>', '', html, flags=re.S)
+    assert not re.search(r'\b(None|nan|NaN)\b', words)
+    cells = re.search(r'<tr role="row">\s*<td role="cell" class="c-num r">3</td>.*?</tr>', words, re.S)[0]
+    assert re.search(r'class="c-now r"><span class="nul" title="not known"', cells)
+    assert re.search(r'class="c-px r"><span class="nul" title="no price"', cells)
+    assert re.search(r'class="c-shr r"><span class="nul" title="left empty"', cells)
+
+
+def test_states_are_said_in_words():
+    pages = {k: PAGES[k]() for k in ('published', 'first', 'hold', 'blocked', 'alone')}
+    title = {k: re.search('<title>(.*)</title>', v)[1] for k,v in pages.items()}
+    synthetic = {k for k,v in pages.items() if '</svg>SYNTHETIC: invented prices' in v}
+    assert synthetic=={'first', 'alone'}=={k for k,v in title.items() if v.startswith('SYNTHETIC')}
+    assert title['hold'].startswith('HOLD: no trades on 2024-06-14') and title['blocked'].startswith('BLOCKED: do not trade')
+    assert {k for k,v in pages.items() if '<table class="trades"' in v}=={'published', 'first'}
+    assert 'SPLG ends on' in pages['blocked'] and 'The next decision is due on' in re.sub('<[^>]*>', '', pages['hold'])
+
+
+def test_pages_fit_in_a_mail():
+    assert len(production_page(packet(funds=250)).encode())<400_000
+    assert len(backtest_page(backtest(years=20, funds=60)).encode())<400_000
+
+
+def test_bytes_do_not_depend_on_the_process(root):
+    code = 'import hashlib, test_report as t; print(hashlib.sha256("".join(f() for f in t.PAGES.values()).encode()).hexdigest())'
+    def run(seed):
+        env = os.environ | dict(PYTHONHASHSEED=seed, PYTHONPATH=os.pathsep.join([str(root), str(root/'tests')]))
+        return subprocess.run([sys.executable, '-c', code], cwd=root, env=env, capture_output=True, text=True, check=True).stdout
+    assert run('1')==run('2')!=''
+
+
+def luminance(colour):
+    r,g,b = (int(c*2 if len(c)==1 else c, 16)/255 for c in re.findall('..' if len(colour)==7 else '.', colour[1:]))
+    return sum(w*(c/12.92 if c<=.03928 else ((c+.055)/1.055)**2.4) for w,c in zip((.2126, .7152, .0722), (r, g, b)))
+
+
+@pytest.mark.parametrize('theme', ['light', 'dark'])
+def test_text_can_be_read(theme):
+    css = files('quantetf').joinpath('templates/style.css').read_text()
+    light,dark = (dict(re.findall(r'--(\w+): (#\w+);', block)) for block in re.findall(r':root \{(.*?)\}', css, re.S)[:2])
+    colour = light if theme=='light' else light | dark
+    pairs = [(text, ground) for ground in ('paper', 'panel', 'shade') for text in ('ink', 'mute')]
+    pairs += [(c, 'paper') for c in ('blue', 'orange', 'bench', 'pass', 'warn', 'block')]
+    pairs += [('ink', f'{s}{k}') for s in 'pn' for k in (1, 2, 3, 4)] + [(s, s+'bg') for s in ('warn', 'block', 'hold', 'syn')]
+    pairs += [('ink', s+'bg') for s in ('warn', 'block', 'hold', 'syn')] + [('blue', 'warnbg'), ('blue', 'blockbg')]
+    def ratio(a, b):
+        high,low = sorted((luminance(colour[a]), luminance(colour[b])), reverse=True)
+        return (high+.05)/(low+.05)
+    assert {p: round(ratio(*p), 2) for p in pairs if ratio(*p)<4.5}=={}
+
+
+FLAGS = '--headless --no-sandbox --disable-gpu --disable-background-networking --no-first-run'.split()
+
+
+@pytest.fixture(scope='session')
+def browser():
+    found = next(filter(None, map(shutil.which, ('chromium', 'chromium-browser', 'google-chrome', 'chrome'))), None)
+    if not found: pytest.skip('no Chromium on PATH: the pages were not looked at in a browser')
+    api = pytest.importorskip('playwright.sync_api', reason='playwright is not installed: the pages were not looked at in a browser')
+    with api.sync_playwright() as p:
+        window = p.chromium.launch(executable_path=found, args=FLAGS)
+        yield window
+        window.close()
+
+
+@pytest.fixture
+def see(browser, tmp_path):
+    "Open a page at a width; what it complains about is kept in `.said`"
+    opened = []
+    def see(name, width=1280, **how):
+        file = tmp_path/f'{name}.html'
+        file.write_text(PAGES[name](), encoding='utf-8')
+        tab = browser.new_context(viewport=dict(width=width, height=900), **how).new_page()
+        opened.append(tab)
+        tab.said = []
+        tab.on('console', lambda m: tab.said.append(m.text))
+        tab.on('pageerror', lambda e: tab.said.append(str(e)))
+        tab.on('dialog', lambda d: (tab.said.append('dialog'), d.dismiss()))
+        tab.on('request', lambda r: None if r.url.startswith('file:') else tab.said.append(r.url))
+        tab.goto(file.as_uri())
+        return tab
+    yield see
+    for tab in opened: tab.context.close()
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('name', PAGES)
+def test_no_complaint_and_no_sideways_scrolling(see, name):
+    tab = see(name)
+    for width in (360, 721, 900, 1161, 1280):
+        tab.set_viewport_size(dict(width=width, height=900))
+        wide = tab.evaluate('document.documentElement.scrollWidth')
+        assert wide<=width or name.startswith('evil'), f'{name} is {wide} px wide at {width} px'
+    assert tab.said==[]
+
+
+@pytest.mark.browser
+def test_reason_and_action_are_shown_at_every_width(see):
+    tab = see('published')
+    for width in (360, 721, 760, 900, 1000, 1161, 1280):
+        tab.set_viewport_size(dict(width=width, height=900))
+        for part in ('c-fund', 'c-act', 'c-tgt', 'c-shr', 'c-not', 'c-why'):
+            boxes = [cell.bounding_box() for cell in tab.locator(f'.trades tbody .{part}').all()]
+            least = 180 if part=='c-why' else 20
+            assert all(b and b['width']>least and b['x']>=0 and b['x']+b['width']<=width for b in boxes), (width, part)
+
+
+@pytest.mark.browser
+def test_a_trade_takes_few_lines_on_a_phone(see):
+    heights = [r.bounding_box()['height'] for r in see('published', 390).locator('.trades tbody tr').all()]
+    assert max(heights)<=135
+
+
+@pytest.mark.browser
+def test_tables_are_sorted_by_keyboard(see):
+    tab = see('published')
+    funds = lambda: tab.locator('#why table[data-sort] tbody th .tk').all_inner_texts()
+    before = funds()
+    tab.locator('#why thead button', has_text='Score').focus()
+    tab.keyboard.press('Enter')
+    assert tab.locator('#why thead th[aria-sort=ascending]').inner_text().startswith('Score')
+    assert funds()[:-1]==before[:-1][::-1] and funds()[-1]=='NEW', 'the fund without a score stays last'
+    tab.keyboard.press('Enter')
+    assert funds()==before
+
+
+@pytest.mark.browser
+def test_curves_are_read_by_arrow_keys(see):
+    tab = see('backtest')
+    plot = tab.locator('.plot[tabindex]').first
+    plot.focus()
+    tab.keyboard.press('Home')
+    first = tab.locator('#read').inner_text()
+    tab.keyboard.press('ArrowRight')
+    assert first.startswith('2010-01-04: strategy 1.00×') and tab.locator('#read').inner_text().startswith('2010-01-08')
+
+
+@pytest.mark.browser
+def test_page_stands_without_scripts_and_in_the_dark(see):
+    bright,dark = see('backtest', java_script_enabled=False),see('backtest', color_scheme='dark')
+    assert bright.locator('h1').inner_text().startswith('6.6') and bright.locator('svg path').count()>20
+    ground = 'getComputedStyle(document.body).backgroundColor'
+    assert dark.evaluate(ground)=='rgb(20, 23, 26)'
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize('name', ['first', 'backtest'])
+def test_page_prints(see, name):
+    pdf = see(name, color_scheme='dark').pdf(prefer_css_page_size=True, print_background=True)
+    pages = len(re.findall(rb'/Type\s*/Page\b', pdf))
+    assert pdf.startswith(b'%PDF') and 1<pages<=8
