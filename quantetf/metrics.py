@@ -17,8 +17,7 @@ from .core import DataError, ParameterError
 __all__ = ['returns_of', 'total_return', 'annual_return', 'annual_volatility', 'downside_risk', 'sharpe', 'sortino',
            'cash_returns', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns', 'calendar_returns', 'month_figures',
            'value_at_risk', 'expected_shortfall', 'skew', 'kurtosis', 'beta', 'alpha', 'correlation', 'tracking_error',
-           'information_ratio', 'turnover_one_way', 'stationary_indices', 'Interval', 'bootstrap_interval', 'intervals',
-           'summary']
+           'information_ratio', 'stationary_indices', 'Interval', 'bootstrap_interval', 'intervals', 'summary']
 
 # %% ../nbs/modules/30_metrics.ipynb #477ca9cf
 def returns_of(
@@ -270,15 +269,6 @@ def information_ratio(
     _aligned(returns, benchmark, 'information_ratio')
     r,b = _valid(returns, benchmark)
     return sharpe(r-b, periods_per_year)
-
-# %% ../nbs/modules/30_metrics.ipynb #7a0ec225
-def turnover_one_way(
-    w_new,     # (..., N) weights decided; what is missing to 1 is cash
-    w_drifted, # (..., N) weights just before
-):             # (...,) fraction of NAV
-    "Half the weight that changes hands, cash counted"
-    change = np.asarray(w_new, float) - np.asarray(w_drifted, float)
-    return .5*(np.abs(change).sum(axis=-1) + np.abs(change.sum(axis=-1)))
 
 # %% ../nbs/modules/30_metrics.ipynb #82123763
 def stationary_indices(

@@ -35,7 +35,7 @@ def usable_rules(
     kinds = ' and '.join(o.replace('_', ' ') for o in basis if o!='as_traded')
     return replace(rules, shares='fractional'),[f'Prices are {kinds}, so positions are counted in fractions of a share.']
 
-# %% ../../nbs/modules/32_backtest.ipynb #7806a916
+# %% ../../nbs/modules/32_backtest.ipynb #24a6135b
 @dataclass(frozen=True, eq=False)
 class BacktestResult:
     "An account, the decisions behind it, and the benchmark on the same sessions"
@@ -52,18 +52,29 @@ class BacktestResult:
     @cached_property
     def nav(self)->np.ndarray: return self.account.nav # (T,) currency, after each close
     @cached_property
-    def risk_free(self)->np.ndarray|None: # (T - 1,) return of cash over each session
-        index = self.account.ledger.index
-        return None if index is None else np.diff(index[self.account.start:self.account.end+1])/index[self.account.start:self.account.end]
-    @cached_property
     def summary(self)->dict: # Figures of strategy and benchmark, see the notebook on metrics
-        return metrics.summary(self.frame.strategy, None if self.benchmark_nav is None else self.frame.benchmark,
-            risk_free=self.risk_free, periods_per_year=252)
+        return metrics.summary(self.levels.strategy, self.levels.get('benchmark'), risk_free=self.risk_free, periods_per_year=252)
     @cached_property
     def frame(self): # DataFrame: daily net asset value of strategy and benchmark
         import pandas as pd
         columns = dict(strategy=self.nav) | ({} if self.benchmark_nav is None else dict(benchmark=self.benchmark_nav))
         return pd.DataFrame(columns, pd.DatetimeIndex(self.sessions.astype('datetime64[us]'), name='session'))
+
+# %% ../../nbs/modules/32_backtest.ipynb #c4da8d29
+@patch(as_prop=True)
+def levels(self:BacktestResult): # DataFrame like `frame`, from the capital on
+    "What figures are computed from"
+    import pandas as pd
+    first = self.account.start - 1
+    if self.nav[0]==self.capital or first<0: return self.frame
+    day = pd.DatetimeIndex([self.panel.sessions[first].astype('datetime64[us]')], name='session')
+    return pd.concat([pd.DataFrame(self.capital, day, self.frame.columns), self.frame])
+
+@patch(as_prop=True)
+def risk_free(self:BacktestResult)->np.ndarray|None: # One value for each step of `levels`
+    "Return of cash over each session; None where the data have no rate"
+    index,a = self.account.ledger.index,self.account
+    return None if index is None else (index[1:]/index[:-1]-1)[a.end-len(self.levels)+1:a.end]
 
 # %% ../../nbs/modules/32_backtest.ipynb #4394a9f5
 def _span(strategy, panel, start, end):

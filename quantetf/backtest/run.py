@@ -104,7 +104,7 @@ def _no_peeking(result):
 def _checks(result):
     return [_hindsight(result), _timing(result), _adjustment(result), *_filled(result), _survivors(result), _no_peeking(result)]
 
-# %% ../../nbs/modules/55_backtest_run.ipynb #08bf0ea7
+# %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
     "What was simulated"
     s,rules = result.strategy,result.strategy.execution
@@ -121,12 +121,14 @@ def report_data(
     identity:dict, # run_id, hashes, versions, currency
 )->dict:           # JSON types only
     "A backtest as plain data, the source of its report"
-    bench,notes = result.benchmark_nav,list(result.notes)
+    levels,notes = result.levels,list(result.notes)
+    bench = levels.get('benchmark')
     if result.panel.rate is None:
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
-    curves = dict(dates=_days(result.sessions), nav=[plain(o, 4) for o in result.nav],
+    curves = dict(dates=_days(levels.index.to_numpy()), nav=[plain(o, 4) for o in levels.strategy],
         benchmark_nav=None if bench is None else [plain(o, 4) for o in bench])
-    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in intervals(result.nav, bench, result.risk_free).items()}
+    found = intervals(levels.strategy, bench, result.risk_free)
+    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in found.items()}
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
         checks=_checks(result), config=strategy_config(result.strategy))
     return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result)
