@@ -47,7 +47,7 @@ def run_id(
     "The id of a run"
     return content_hash(dict(schema='quantetf.run/1', kind=kind, inputs=inputs))
 
-# %% ../nbs/modules/34_runs.ipynb #529aac0f
+# %% ../nbs/modules/34_runs.ipynb #701ed997
 @dataclass(frozen=True)
 class Run:
     "A published run"
@@ -62,6 +62,7 @@ class Run:
         if file_hash(self.folder/name)==self.manifest['outputs'][name]: return (self.folder/name).read_bytes()
         raise IntegrityError(f'{self.folder/name} is not what was published; restore it from a backup or produce the run again elsewhere')
 
+# %% ../nbs/modules/34_runs.ipynb #1843a6d3
 def _bytes(o): return o.encode() if isinstance(o, str) else o
 
 def publish_run(

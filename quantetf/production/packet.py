@@ -137,7 +137,7 @@ def dataset_words(snapshot)->dict:
     return dict(name=snapshot.name, id=snapshot.id, first=day(snapshot.first), last=day(snapshot.last),
         instruments=len(snapshot.tables.instruments), notes=list(snapshot.notes))
 
-# %% ../../nbs/modules/53_packet.ipynb #84c6a202
+# %% ../../nbs/modules/53_packet.ipynb #a0f436b1
 def _timing(p):
     "Which session, why, and what comes next"
     return dict(as_of=day(p.as_of), execution_session=day(p.execution_session), fill=p.rules.fill, sizing=p.rules.sizing,
@@ -157,6 +157,7 @@ def _account(p):
     after = dict(cash=plain(p.cash_after, 2), cash_weight=plain(p.cash_after/left), cash_target_weight=plain(target))
     return dict(book=book, after=after, totals=_totals(p))
 
+# %% ../../nbs/modules/53_packet.ipynb #cfd82ad0
 def make_packet(
     p,              # `Proposal`
     checks,         # List of `Check`
