@@ -52,7 +52,7 @@ def test_notebook_names_are_two_digits_and_the_module():
     for f in (ROOT/'nbs'/'modules').glob('*.ipynb'): assert re.fullmatch(r'\d\d_[a-z0-9_]+\.ipynb', f.name), f.name
 
 
-ELSEWHERE = re.compile(r'(?<![\w.~…/])(/home/|/Users/|/root/|/tmp/|/work/|[A-Z]:\\\\?Users)')
+ELSEWHERE = re.compile(r'(?<![\w.~…/])(/home/|/Users/|/root/|/tmp/|[A-Z]:\\\\?Users)')
 TEXT = {'.py', '.ipynb', '.md', '.toml', '.ini', '.yaml', '.yml', '.html', '.css', '.js', '.json', '.lock', ''}
 SKIP = {'.git', '.venv', '.ci', 'site', 'build', 'dist', '__pycache__', '.pytest_cache', '.ruff_cache', '.hypothesis', '.ipynb_checkpoints'}
 

@@ -49,7 +49,7 @@ def sample_panel(
     close[:200,ids.index('LATE')] = close[521:,ids.index('GONE')] = np.nan
     return _sample_as_panel(sessions, ids, close, cash, split, closed)
 
-# %% ../../nbs/modules/16_check.ipynb #585f0b2c
+# %% ../../nbs/modules/16_check.ipynb #29a77f58
 def _sample_as_panel(sessions, ids, close, cash, split, closed):
     "The sample with its derived fields, facts and payments five sessions after the ex-date"
     tr = total_return(close, cash, split)
@@ -62,7 +62,7 @@ def _sample_as_panel(sessions, ids, close, cash, split, closed):
     ex,col = np.nonzero(cash)
     events = Events(ex, np.minimum(ex+5, len(sessions)), col, cash[ex,col], closed, np.full(len(ids), np.nan))
     version = DatasetVersion('sample', '5a3b1e00', synthetic=True)
-    return Panel(sessions, ids, fields, version, facts, np.full(len(sessions), .04), events)
+    return Panel(sessions, ids, fields, version, facts, np.linspace(.01, .05, len(sessions)), events)
 
 # %% ../../nbs/modules/16_check.ipynb #52a41608
 def _plain_features(view):
