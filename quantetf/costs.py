@@ -15,13 +15,14 @@ from .core import DataError, ParameterError, register
 # %% auto #0
 __all__ = ['CostTerms', 'Proportional']
 
-# %% ../nbs/modules/24_costs.ipynb #396f16e0
+# %% ../nbs/modules/24_costs.ipynb #271e5250
 @dataclass(frozen=True, eq=False)
 class CostTerms:
     "What trading costs after each close of a view"
     rate:np.ndarray # (R, N) cost per unit of traded notional, a fraction
     def __len__(self): return len(self.rate)
-    def __getitem__(self, i): return CostTerms(self.rate[np.array(i, ndmin=1)]) # One session, or several by number
+    def __getitem__(self, i): # One session, or several by number
+        return CostTerms(self.rate[i:i+1] if isinstance(i, int) and i>=0 else self.rate[np.array(i, ndmin=1)])
     def charge(self,
         shares, # Signed shares to trade, (R, N), or (N,) for terms of one session
         price,  # Price per share, in currency, of the same shape

@@ -17,7 +17,7 @@ from .features import pick
 # %% auto #0
 __all__ = ['Signals', 'Target', 'choose', 'TopNEqual', 'InverseVolatility']
 
-# %% ../nbs/modules/26_portfolio.ipynb #21d5ba3f
+# %% ../nbs/modules/26_portfolio.ipynb #b5872f0c
 @dataclass(slots=True, eq=False)
 class Signals:
     "What is known about the candidates after each close of a view"
@@ -26,12 +26,14 @@ class Signals:
     features:dict      # Name -> (R, N)
     scores:np.ndarray  # (R, N), higher is better, NaN abstains
     risk_model:object=None # Asked by constructors that need a covariance
+    wanted:object=None # `Target` of the portfolio rule before it looks at the account, where that has been worked out
     def __len__(self): return len(self.scores)
     def __getitem__(self, i):
         if not -len(self)<=i<len(self): raise IndexError(f'evening {i} of {len(self)}')
         i %= len(self)
         s = slice(i, i+1)
-        return Signals(self.view[i], self.universe[i], {k:v[s] for k,v in self.features.items()}, self.scores[s], self.risk_model)
+        wanted = None if self.wanted is None else self.wanted[i]
+        return Signals(self.view[i], self.universe[i], {k:v[s] for k,v in self.features.items()}, self.scores[s], self.risk_model, wanted)
 
 # %% ../nbs/modules/26_portfolio.ipynb #5b00c141
 @patch
@@ -45,7 +47,7 @@ def _repr_markdown_(self:Signals):
     title = f'**{len(self)} evening{"s"*(len(self)>1)}**, the last is {last.view.as_of}'
     return title + '\n\n' + '\n'.join('| ' + ' | '.join(map(str, o)) + ' |' for o in rows)
 
-# %% ../nbs/modules/26_portfolio.ipynb #c81768c8
+# %% ../nbs/modules/26_portfolio.ipynb #b79e3bc0
 @dataclass(slots=True, eq=False)
 class Target:
     "What to hold after each close"
@@ -55,32 +57,45 @@ class Target:
     reason:list[str]         # (R,) why on hold, '' otherwise
     binding:list[tuple]      # (R,) names of the constraints that changed the weights
     def __len__(self): return len(self.weights)
+    def __getitem__(self, i):
+        s = slice(i, i+1)
+        return Target(self.weights[s], self.cash[s], self.status[s], self.reason[s], self.binding[s])
     def __repr__(self):
         held = [f'row {i}: {o}' for i,o in enumerate(self.reason) if o]
         return f'Target({len(self)} rows, {len(held)} on hold' + ''.join(f'; {o}' for o in held[:3]) + ('; ...)' if len(held)>3 else ')')
 
-# %% ../nbs/modules/26_portfolio.ipynb #fa88fbde
-def _target(
-    signals,          # `Signals`
-    weights,          # (R, N) that the rule wants
-    why,              # Row -> reason to hold
-    constraints,      # `Constraints`
-    weights_now,      # (N,) drifted weights of what is held, or None
-    capped=None,      # (R,) rows in which max_weight made a difference
+# %% ../nbs/modules/26_portfolio.ipynb #8c21cd20
+def _wanted(
+    weights,     # (R, N) that the rule wants
+    why,         # Row -> reason to hold
+    constraints, # `Constraints`
+    capped=None, # (R,) rows in which max_weight made a difference
 )->Target:
-    "`weights` within the turnover limit, on hold where there is a reason"
-    R,cap = len(weights),constraints.max_turnover
+    "`weights` as a target, on hold where there is a reason"
+    R = len(weights)
     for i in why: weights[i] = np.nan
-    limited = weights
-    if cap is not None and weights_now is not None:
-        if R!=1: raise ParameterError(f'weights_now describes one evening, these signals have {R}; construct signals[i] one by one')
-        limited = limit_turnover(weights, weights_now, cap)
     binding = [('cash_buffer',) if constraints.cash_buffer else ()]*R
     if capped is not None and capped.any(): binding = [b + ('max_weight',)*bool(c) for b,c in zip(binding, capped, strict=True)]
-    if limited is not weights: binding = [binding[0] + ('max_turnover',)]
     status,reason = ['ok']*R,['']*R
     for i,text in why.items(): status[i],reason[i],binding[i] = 'hold',text,()
-    return Target(limited, 1 - limited.sum(axis=1), status, reason, binding)
+    return Target(weights, 1 - weights.sum(axis=1), status, reason, binding)
+
+# %% ../nbs/modules/26_portfolio.ipynb #2b630e5c
+class _Rule:
+    "A portfolio rule: subclasses have `constraints` and say what they `want`"
+    needs_risk = False
+    @property
+    def uses_book(self)->bool:
+        "Do the weights depend on what is held?"
+        return self.constraints.max_turnover is not None
+    def construct(self, signals, weights_now=None)->Target:
+        "Target weights; `weights_now` (N,) are the drifted ones of what is held, None for an account in cash"
+        t = self.want(signals) if signals.wanted is None else signals.wanted
+        if weights_now is None or not self.uses_book or t.status[0]=='hold': return t
+        if len(t)!=1: raise ParameterError(f'weights_now describes one evening, these signals have {len(t)}; construct signals[i] one by one')
+        limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
+        if limited is t.weights: return t
+        return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
 
 # %% ../nbs/modules/26_portfolio.ipynb #ca59aa58
 def choose(
@@ -102,24 +117,19 @@ def _check_choice(n, constraints):
     if room<c.invested-1e-12: raise ParameterError(f'n={n} funds of max_weight={c.max_weight} hold {room:.4g} at most, '
         f'but 1 - cash_buffer = {c.invested:.4g} is to be invested; raise n, max_weight or cash_buffer')
 
-# %% ../nbs/modules/26_portfolio.ipynb #f7c5c9f6
+# %% ../nbs/modules/26_portfolio.ipynb #a827b931
 @register('portfolio', 'top_n_equal')
 @dataclass(frozen=True)
-class TopNEqual:
+class TopNEqual(_Rule):
     "Equal weights in the n members with the highest scores"
     n:int=5 # Funds to hold
     constraints:Constraints=Constraints()
-    needs_risk = False
     def __post_init__(self): _check_choice(self.n, self.constraints)
-    @property
-    def uses_book(self)->bool:
-        "Do the weights depend on what is held?"
-        return self.constraints.max_turnover is not None
-    def construct(self, signals, weights_now=None)->Target:
+    def want(self, signals)->Target:
         order,why = choose(signals, self.n)
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = self.constraints.invested/self.n
-        return _target(signals, w, why, self.constraints, weights_now)
+        return _wanted(w, why, self.constraints)
 
 # %% ../nbs/modules/26_portfolio.ipynb #903c61e5
 def _inverse(
@@ -136,25 +146,20 @@ def _inverse(
     inverse[list(why)] = np.nan
     return inverse/inverse.sum(axis=1, keepdims=True)
 
-# %% ../nbs/modules/26_portfolio.ipynb #804bd67c
+# %% ../nbs/modules/26_portfolio.ipynb #c7e84027
 @register('portfolio', 'inverse_volatility')
 @dataclass(frozen=True)
-class InverseVolatility:
+class InverseVolatility(_Rule):
     "The n members with the highest scores, in inverse proportion to their volatility"
     n:int=5           # Funds to hold
     feature:str='vol' # Name of a volatility feature of the strategy
     constraints:Constraints=Constraints()
-    needs_risk = False
     def __post_init__(self): _check_choice(self.n, self.constraints)
-    @property
-    def uses_book(self)->bool:
-        "Do the weights depend on what is held?"
-        return self.constraints.max_turnover is not None
-    def construct(self, signals, weights_now=None)->Target:
+    def want(self, signals)->Target:
         order,why = choose(signals, self.n)
         vol = np.take_along_axis(pick(signals.features, self.feature, 'portfolio inverse_volatility'), order, axis=1)
         share = _inverse(vol, signals.view.ids[order], why)*self.constraints.invested
         fits = cap_weights(share, self.constraints.max_weight)
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = fits
-        return _target(signals, w, why, self.constraints, weights_now, (fits!=share).any(axis=1))
+        return _wanted(w, why, self.constraints, (fits!=share).any(axis=1))

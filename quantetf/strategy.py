@@ -35,20 +35,20 @@ class Book:
     def weights(self)->np.ndarray: # (N,) fractions of `nav`; the rest is cash
         return self.shares*self.price/self.nav
 
-# %% ../nbs/modules/27_strategy.ipynb #497c0cf8
+# %% ../nbs/modules/27_strategy.ipynb #93803f38
 @dataclass(frozen=True, eq=False)
 class Decision:
     "Target weights after each close of a view, and what they rest on"
     weights:np.ndarray # (R, N) fractions of the net asset value; NaN rows hold
     cash:np.ndarray    # (R,) 1 less the sum of the weights
-    status:np.ndarray  # (R,) 'ok' or 'hold'
-    reason:np.ndarray  # (R,) why a row holds, else ''
+    status:list        # (R,) 'ok' or 'hold'
+    reason:list        # (R,) why a row holds, else ''
     binding:list       # (R,) names of the constraints that bind
     signals:Signals    # Universe, features and scores behind it
     def __len__(self): return len(self.weights)
     @property
     def view(self): return self.signals.view
-    def __repr__(self): return f'Decision({len(self)} x {self.weights.shape[1]}; {(self.status=="hold").sum()} hold)'
+    def __repr__(self): return f'Decision({len(self)} x {self.weights.shape[1]}; {self.status.count("hold")} hold)'
     def _repr_html_(self): return _decision_frame(self).style.format('{:.1%}', na_rep='–').to_html()
 
 def _decision_frame(decision):
@@ -100,19 +100,21 @@ class Strategy:
         parts = self.universe,*self.features.values(),self.alpha,self.portfolio,self.costs,self.schedule,self.risk
         return [o for o in parts if o is not None]
 
-# %% ../nbs/modules/27_strategy.ipynb #ff5d20b2
+# %% ../nbs/modules/27_strategy.ipynb #9643eca7
 @patch
 def signals(self:Strategy, view)->Signals:
     "Everything that does not depend on the account, for every session of `view`"
     universe = self.universe.members(view)
     features = {k:f.compute(view, universe) for k,f in self.features.items()}
-    return Signals(view, universe, features, self.alpha.score(view, universe, features), self.risk)
+    signals = Signals(view, universe, features, self.alpha.score(view, universe, features), self.risk)
+    if hasattr(self.portfolio, 'want'): signals.wanted = self.portfolio.want(signals)
+    return signals
 
 @patch
 def choose(self:Strategy, signals, book=None)->Decision:
     "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
     t = self.portfolio.construct(signals, None if book is None or not book.shares.any() else book.weights)
-    return Decision(t.weights, t.cash, np.asarray(t.status), np.asarray(t.reason), t.binding, signals)
+    return Decision(t.weights, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch
 def decide(self:Strategy, view, book=None)->Decision:

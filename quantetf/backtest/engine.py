@@ -95,14 +95,13 @@ def _benchmark(panel, name, start, end, capital):
     if np.isnan(level[0]): raise DataError(f'benchmark {name} has no price on {panel.sessions[start]}; start later, or choose another one')
     return capital*level/level[0]
 
-# %% ../../nbs/modules/32_backtest.ipynb #c4abb318
+# %% ../../nbs/modules/32_backtest.ipynb #052fafa2
 def _ready(strategy, panel, rows, decision):
     "The decision rows from the first real decision on"
-    ready = np.flatnonzero(decision.status=='ok')
-    if len(ready): return rows[ready[0]:]
+    if 'ok' in decision.status: return rows[decision.status.index('ok'):]
     raise DataError(f'{strategy.name} can never decide on this dataset; on {panel.sessions[rows[-1]]}: {decision.reason[-1]}')
 
-# %% ../../nbs/modules/32_backtest.ipynb #186b60bc
+# %% ../../nbs/modules/32_backtest.ipynb #0bffb2b4
 def _date_by_date(strategy, signals):
     "A target function for `simulate` that remembers its decisions"
     made = []
@@ -113,8 +112,9 @@ def _date_by_date(strategy, signals):
 
 def _joined(made, signals):
     "Decisions of single dates as one"
-    def stack(name): return np.concatenate([np.asarray(getattr(o, name)) for o in made])
-    return Decision(stack('weights'), stack('cash'), stack('status'), stack('reason'), [b for o in made for b in o.binding], signals)
+    def stack(name): return np.concatenate([getattr(o, name) for o in made])
+    def listed(name): return [x for o in made for x in getattr(o, name)]
+    return Decision(stack('weights'), stack('cash'), listed('status'), listed('reason'), listed('binding'), signals)
 
 # %% ../../nbs/modules/32_backtest.ipynb #426b75e7
 def backtest(

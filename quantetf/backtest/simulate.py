@@ -36,7 +36,7 @@ def _cash_index(panel):
     days = np.diff(panel.sessions).astype(float)
     return np.append(1., np.cumprod(1 + np.nan_to_num(panel.rate[:-1])*days/365))
 
-# %% ../../nbs/modules/31_simulate.ipynb #b159d7ab
+# %% ../../nbs/modules/31_simulate.ipynb #9668c6c1
 class Ledger:
     "A panel laid out for accounting; prices are per unit"
     def __init__(self,
@@ -49,6 +49,7 @@ class Ledger:
         last = carried(close) if np.isnan(close).any() else close
         self.size = self.mark = np.where(np.isnan(last), 1., last) if last is not close else close
         self._book_events(panel._events)
+        self.gaps = bool(np.isnan(self.fill).any()) # Can it happen that an order finds no price?
         if rules.sizing=='at_fill' and rules.fill=='next_open': self.size = np.where(np.isnan(self.fill), self.size, self.fill)
 
     def _book_events(self, e):
@@ -133,7 +134,7 @@ def nav(self:Account)->np.ndarray: # (T,) currency
     "Net asset value after each close: holdings, cash and what is owed"
     return self.holdings + self.cash + self.owed
 
-# %% ../../nbs/modules/31_simulate.ipynb #8c12ef05
+# %% ../../nbs/modules/31_simulate.ipynb #6578d6a6
 class _Walk:
     "An account that walks along the sessions"
     def __init__(self, ledger, start, cash, units):
@@ -161,7 +162,7 @@ class _Walk:
     def fill(self, trade, decided, terms, rules): # Carry out orders at this row; returns those that found no price
         L = self.ledger
         price = L.fill[self.row]
-        waits = np.where(np.isnan(price), trade, 0.) if np.isnan(price@trade) else None
+        waits = np.where(np.isnan(price), trade, 0.) if L.gaps and np.isnan(price).any() else None
         if waits is not None: trade,price = np.where(np.isnan(price), 0., trade),np.nan_to_num(price)
         trade,cost,spent = funded(trade, price, self.cash, terms, L.lot(self.row, rules))
         self.cash -= spent

@@ -88,7 +88,7 @@ def answers(
     if hasattr(component, 'estimate'): return dict(cov=np.stack([component.estimate(o, _complete(o)).cov_annual for o in view]))
     return dict(values=component(view))
 
-# %% ../../nbs/modules/16_check.ipynb #563a3d0b
+# %% ../../nbs/modules/16_check.ipynb #ce1798fd
 class _PlainSignals(SimpleNamespace):
     "Signals of plain parts, for checking constructors"
     def __len__(self): return len(self.scores)
@@ -96,7 +96,7 @@ class _PlainSignals(SimpleNamespace):
 def _targets(component, view, universe, features):
     "Weights and cash of a constructor that is fed plain signals"
     scores = np.where(universe.mask, features['mom'], np.nan)
-    o = component.construct(_PlainSignals(view=view, universe=universe, features=features, scores=scores, risk_model=None))
+    o = component.construct(_PlainSignals(view=view, universe=universe, features=features, scores=scores, risk_model=None, wanted=None))
     return dict(weights=o.weights, cash=o.cash, status=np.asarray(o.status, dtype=object))
 
 def _complete(view):
