@@ -153,7 +153,7 @@ def due_dates(
     past = schedule.dates(today-400, today, exchange)
     return past[-1] if len(past) else None, next_due(schedule, today, exchange)
 
-# %% ../nbs/modules/61_cli.ipynb #7e7d0bb2
+# %% ../nbs/modules/61_cli.ipynb #95341319
 @app.command()
 def due(
     strategy: Strategy = None,
@@ -169,6 +169,13 @@ def due(
     names = [strategy] if strategy else sorted(o.stem for o in (settings.configs/'strategies').glob('*.yaml'))
     if last and not strategy: raise ConfigError('--last prints one date, so it needs --strategy')
     day = iso_date(today, '--today') if today else date.today().isoformat()
+    broken = []
     for name in names:
-        before,then = due_dates(load_strategy(name, settings).schedule, day, settings.exchange)
+        try: schedule = load_strategy(name, settings).schedule
+        except ConfigError as e:
+            if strategy: raise
+            broken.append(str(e))
+            continue
+        before,then = due_dates(schedule, day, settings.exchange)
         print(before if last else f'{name:<24} last {before}  next {then}')
+    if broken: raise ConfigError('; '.join(broken))

@@ -14,8 +14,8 @@ from pathlib import Path
 
 # %% auto #0
 __all__ = ['QuantETFError', 'ConfigError', 'ParameterError', 'DataError', 'NotASession', 'LookaheadError', 'IntegrityError',
-           'NondeterministicRun', 'did_you_mean', 'DatasetVersion', 'Settings', 'find_settings', 'register', 'kinds',
-           'component', 'build', 'resolved', 'read_yaml']
+           'NondeterministicRun', 'positive', 'did_you_mean', 'DatasetVersion', 'Settings', 'find_settings', 'register',
+           'kinds', 'component', 'build', 'resolved', 'read_yaml']
 
 # %% ../nbs/modules/00_core.ipynb #5fa93016
 class QuantETFError(Exception):
@@ -43,6 +43,14 @@ class IntegrityError(QuantETFError):
 
 class NondeterministicRun(QuantETFError):
     "The same run id produced different outputs"
+
+# %% ../nbs/modules/00_core.ipynb #d66937ab
+def positive(
+    capital, # What was given
+)->float:
+    "An amount of capital, or an error"
+    if isinstance(capital, (int, float)) and not isinstance(capital, bool) and .01<=capital<1e15: return float(capital)
+    raise ParameterError(f'capital={capital!r} is not an amount from 0.01 to below 1e15')
 
 # %% ../nbs/modules/00_core.ipynb #b1a46b96
 def did_you_mean(
@@ -133,7 +141,17 @@ def kinds(
         if its_role==role and kind not in known: known[kind] = ep.load()
     return known
 
-# %% ../nbs/modules/00_core.ipynb #001c4cc7
+# %% ../nbs/modules/00_core.ipynb #9d708fa7
+def _own(role, module, name, where):
+    "A class of one's own, from a file that Python can import"
+    try: found = import_module(module)
+    except ImportError as e:
+        raise ConfigError(f'{where}: cannot load {role} {module}:{name} ({e}); {module}.py belongs into the folder of settings.ini') from e
+    cls = getattr(found, name, None)
+    if isinstance(cls, type) and is_dataclass(cls): return cls
+    if cls is None: raise ConfigError(f'{where}: {module} has no {name}{did_you_mean(name, dir(found))}')
+    raise ConfigError(f'{where}: {module}:{name} has to be a class decorated with @dataclass, so that its parameters are known')
+
 def component(
     role:str,     # Such as 'feature'
     kind:str,     # A registered kind, or 'package.module:Class'
@@ -142,8 +160,7 @@ def component(
     "The class behind a kind"
     if isinstance(kind, str) and re.fullmatch(r'[\w.]+:\w+', kind):
         module,_,name = kind.partition(':')
-        try: return getattr(import_module(module), name)
-        except (ImportError, AttributeError) as e: raise ConfigError(f'{where}: cannot load {role} {kind!r} ({e})') from e
+        return _own(role, module, name, where)
     known = kinds(role)
     if kind in known: return known[kind]
     raise ConfigError(f'{where}: unknown {role} kind {kind!r}{did_you_mean(kind, known)}; there are {", ".join(sorted(known)) or "none"}')
@@ -222,7 +239,7 @@ def _loader():
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     return Loader
 
-# %% ../nbs/modules/00_core.ipynb #f0b38a4a
+# %% ../nbs/modules/00_core.ipynb #7fc83a6f
 def read_yaml(
     file:str|Path, # A YAML file that holds one mapping
 )->dict:
@@ -231,6 +248,8 @@ def read_yaml(
     file = Path(file)
     try: data = yaml.load(file.read_text(encoding='utf-8'), _loader())
     except FileNotFoundError: raise ConfigError(f'{file} does not exist') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e: raise ConfigError(f'{file}: not YAML: {" ".join(str(e).split())}') from None
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        said = ' '.join(str(e).replace('in "<unicode string>", ', 'at ').split())
+        raise ConfigError(f'{file.name}: not YAML: {said}') from None
     if isinstance(data, dict): return data
     raise ConfigError(f'{file}: expected a mapping of keys to values, got {type(data).__name__}')

@@ -53,12 +53,12 @@ def total(self:CostTerms,
     notional = np.abs(shares*price)
     return self.rate[0]@notional if notional.ndim==1 else np.einsum('rn,rn->r', self.rate, notional)
 
-# %% ../nbs/modules/24_costs.ipynb #78914db6
+# %% ../nbs/modules/24_costs.ipynb #88939d13
 @register('costs', 'proportional')
 @dataclass(frozen=True)
 class Proportional:
     "A fixed fraction of the traded notional, the same for every instrument and session"
     bps:float=10. # Basis points of the notional bought or sold
     def __post_init__(self):
-        if not 0<=self.bps<1e4: raise ParameterError(f'bps must be from 0 to below 10000 (10 is 0.1 % of the notional), got {self.bps}')
+        if not 0<=self.bps<=1000: raise ParameterError(f'bps must be from 0 to 1000 (10 is 0.1 % of the notional), got {self.bps}')
     def terms(self, view)->CostTerms: return CostTerms(np.full((len(view), len(view.ids)), self.bps/1e4))

@@ -137,7 +137,7 @@ class Finished:
     def __init__(self, **places): self.places = places
     def __repr__(self): return '\n'.join(f'{k:<8} {v}' for k,v in self.places.items())
 
-# %% ../nbs/modules/60_nbrun.ipynb #1f27536a
+# %% ../nbs/modules/60_nbrun.ipynb #a50e4779
 def finish(
     run, # What `produce`, `run_backtest` or `ingest` returned
 )->Finished:
@@ -147,6 +147,7 @@ def finish(
     what = dict(Packet='packet', Snapshot='snapshot').get(type(run).__name__, 'run')
     places = {what:Path(folder).absolute()}
     if report := getattr(run, 'report', None): places['report'] = Path(report).absolute()
+    if says := getattr(run, 'headline', None): places = {'result':says} | places
     _report(id=id, status=status, places=places)
     if status!='blocked': return Finished(**places)
     why = [f"{o['name']}: {o['evidence']}" for o in run.data['checks'] if o['status']=='BLOCK']

@@ -12,7 +12,7 @@ from .strategy import Execution
 # %% auto #0
 __all__ = ['funded', 'plan_orders', 'order_of']
 
-# %% ../nbs/modules/28_orders.ipynb #c7a8ade4
+# %% ../nbs/modules/28_orders.ipynb #2049ad2b
 def _net_of_costs(
     weights, # (..., N)
     held,    # (..., N) shares
@@ -22,11 +22,11 @@ def _net_of_costs(
 )->np.ndarray: # (..., N) shares to trade
     "Fractional shares that bring the holdings to `weights` of what remains after their cost"
     per_unit,nav = weights/price,np.asarray(nav, float)
-    left,enough = nav,1e-8*nav.max()
+    left,enough = nav,1e-8*nav
     for _ in range(60):
         again = nav - terms.total(per_unit*left[...,None] - held, price)
-        change,left = np.abs(again-left).max(),again
-        if change<=enough: return per_unit*left[...,None] - held
+        change,left = np.abs(again-left),again
+        if (change<=enough).all(): return per_unit*left[...,None] - held
     raise ArithmeticError('costs do not settle: a trade seems to cost more than it moves')
 
 # %% ../nbs/modules/28_orders.ipynb #ebfe1169
@@ -44,13 +44,14 @@ def _worth_it(trade, held, price, min_trade):
     small = (np.abs(trade*price)<min_trade) & (held+trade>1e-9)
     return np.where(small, 0., trade)
 
-# %% ../nbs/modules/28_orders.ipynb #e5e11357
+# %% ../nbs/modules/28_orders.ipynb #d648f17e
 def funded(
     trade:np.ndarray, # (..., N) shares, sales negative
     price:np.ndarray, # (..., N)
     cash,             # (...) currency there is before the trades
     terms,            # With `charge(shares, price)`
     lot=None,         # Smallest unit of trade; None for fractional shares
+    held=0.,          # (..., N) shares before the trades, which end at whole lots
 )->tuple: # Trades (..., N) that can be paid, their cost (..., N), and what they take from cash (...)
     "The trades with purchases scaled down to what cash and sales can pay"
     value,cost = trade*price,terms.charge(trade, price)
@@ -60,11 +61,13 @@ def funded(
     buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
     part = np.where(short, np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1), 1)
     less = trade*np.where(trade>0, np.asarray(part)[...,None], 1)
-    if lot is not None: less = np.where(trade>0, np.floor(less/lot + 1e-6)*lot, less)
+    if lot is not None:
+        whole = np.maximum(np.floor((held+less)/lot + 1e-6)*lot - held, 0)
+        less = np.where((trade>0) & np.expand_dims(short, -1), whole, less)
     cost = terms.charge(less, price)
     return less,cost,(less*price+cost).sum(axis=-1)
 
-# %% ../nbs/modules/28_orders.ipynb #f9e29eab
+# %% ../nbs/modules/28_orders.ipynb #62cdc227
 def plan_orders(
     weights:np.ndarray, # (..., N) target weights, fractions of `nav`
     held:np.ndarray,    # (..., N) shares held
@@ -82,7 +85,7 @@ def plan_orders(
     if not rules.min_trade: return trade
     trade = _worth_it(trade, held, price, rules.min_trade)
     cash = nav - (held*price).sum(axis=-1)
-    return funded(trade, price, cash, terms, lot if whole else None)[0]
+    return funded(trade, price, cash, terms, lot if whole else None, held)[0]
 
 # %% ../nbs/modules/28_orders.ipynb #20a54c6b
 def order_of(

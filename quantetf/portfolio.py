@@ -80,7 +80,7 @@ def _wanted(
     for i,text in why.items(): status[i],reason[i],binding[i] = 'hold',text,()
     return Target(weights, 1 - weights.sum(axis=1), status, reason, binding)
 
-# %% ../nbs/modules/26_portfolio.ipynb #2b630e5c
+# %% ../nbs/modules/26_portfolio.ipynb #1c8fcfae
 class _Rule:
     "A portfolio rule: subclasses have `constraints` and say what they `want`"
     needs_risk = False
@@ -92,7 +92,8 @@ class _Rule:
         "Target weights; `weights_now` (N,) are the drifted ones of what is held, None for an account in cash"
         t = self.want(signals) if signals.wanted is None else signals.wanted
         if weights_now is None or not self.uses_book or t.status[0]=='hold': return t
-        if len(t)!=1: raise ParameterError(f'weights_now describes one evening, these signals have {len(t)}; construct signals[i] one by one')
+        if len(t)!=1:
+            raise ParameterError(f'weights_now describes one evening, these signals have {len(t)}; construct signals[i] one by one')
         limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
         if limited is t.weights: return t
         return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])

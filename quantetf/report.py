@@ -199,12 +199,12 @@ def cash_sum(packet:dict)->dict:
     return dict(label='Cash', trades='', now=b['cash_weight'], target=a['cash_target_weight'],
         change=minus(a['cash_target_weight'], b['cash_weight']), notional=None, cost=None, text=text)
 
-# %% ../nbs/modules/50_report.ipynb #95fe14fd
+# %% ../nbs/modules/50_report.ipynb #1400ddd2
 def trade_table(packet:dict)->dict|None:
     "Rows to trade, rows held without a trade, and the sums; None when the packet is not one to trade on"
     if packet['status']!='published': return None
     rows = [trade_row(packet, r) for r in packet['rows']]
-    return dict(rows=[r for r in rows if r['action']!='hold'], held=[r for r in rows if r['action']=='hold'],
+    return dict(rows=[r for r in rows if r['order']], held=[r for r in rows if not r['order']],
         sums=[fund_sum(packet), cash_sum(packet)])
 
 # %% ../nbs/modules/50_report.ipynb #9e9ac620
@@ -357,7 +357,7 @@ def shared_basis(data:dict)->list[tuple[str, str, str]]:
         *[(f'Hash of the {k}', v, 'mono') for k,v in data['hashes'].items() if k!='dataset'],
         ('Config', yaml_text(data['config']), 'pre'), ('Versions', ', '.join(f'{k} {v}' for k,v in data['versions'].items()), '')]
 
-# %% ../nbs/modules/50_report.ipynb #7b830627
+# %% ../nbs/modules/50_report.ipynb #350a84c1
 def packet_basis(packet:dict)->list[tuple[str, str, str]]:
     "What a packet rests on"
     before,b = packet['previous'],packet['book']
@@ -369,7 +369,7 @@ def packet_basis(packet:dict)->list[tuple[str, str, str]]:
         *rest, ('Holdings', book, ''), ('Files', files, '')]
 
 PACKET_TERMS = [('Score', 'what the funds are ranked by; a fund without one abstains and is never taken for a zero.'),
-    ('Notional', 'shares to trade at the as-of close; above zero buys, below sells.'),
+    ('Notional', 'value at the as-of close of what is to be traded, sized to meet the targets after cost; above zero buys, below sells.'),
     ('Estimated cost', 'by the cost model of the config, on the notional.'),
     ('Turnover', 'one way, half the sum of absolute weight changes against drifted weights, cash counted.'),
     ('Net asset value', 'holdings at the as-of close, cash, and dividends past their ex-date but not yet paid.'),

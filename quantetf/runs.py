@@ -47,7 +47,7 @@ def run_id(
     "The id of a run"
     return content_hash(dict(schema='quantetf.run/1', kind=kind, inputs=inputs))
 
-# %% ../nbs/modules/34_runs.ipynb #701ed997
+# %% ../nbs/modules/34_runs.ipynb #01e18bbd
 @dataclass(frozen=True)
 class Run:
     "A published run"
@@ -59,8 +59,12 @@ class Run:
     @property
     def report(self)->Path: return self.folder/'report.html'
     def read(self, name:str)->bytes: # An output, checked against its hash
-        if file_hash(self.folder/name)==self.manifest['outputs'][name]: return (self.folder/name).read_bytes()
-        raise IntegrityError(f'{self.folder/name} is not what was published; restore it from a backup or produce the run again elsewhere')
+        if name in self.damaged():
+            raise IntegrityError(f'{self.folder/name} is not what was published; restore it, or move the folder away and run again')
+        return (self.folder/name).read_bytes()
+    def damaged(self)->list[str]: # Outputs that are missing or not what was published
+        files = {k:self.folder/k for k in self.manifest['outputs']}
+        return [k for k,f in files.items() if not f.is_file() or file_hash(f)!=self.manifest['outputs'][k]]
 
 # %% ../nbs/modules/34_runs.ipynb #1843a6d3
 def _bytes(o): return o.encode() if isinstance(o, str) else o
@@ -90,7 +94,7 @@ def publish_run(
     except FileExistsError: return _already(folder, manifest)
     return Run(kind, id, folder, manifest, fresh=True)
 
-# %% ../nbs/modules/34_runs.ipynb #92fb29eb
+# %% ../nbs/modules/34_runs.ipynb #b7a9c9fa
 def open_run(
     folder:str|Path,
 )->Run:
@@ -98,12 +102,17 @@ def open_run(
     folder = Path(folder)
     try: m = json.loads((folder/'manifest.json').read_text(encoding='utf-8'))
     except (OSError, ValueError) as e: raise DataError(f'{folder} holds no readable run ({e})') from e
+    if not (isinstance(m, dict) and {'kind', 'id', 'name', 'when', 'status', 'outputs'}<=set(m)):
+        raise DataError(f'{folder}/manifest.json is not the manifest of a run; move the folder away')
     return Run(m['kind'], m['id'], folder, m)
 
 def _already(folder, manifest):
     "The run that is there, if it says the same"
     run = open_run(folder)
-    differ = [k for k in manifest['outputs'] if run.manifest['outputs'].get(k)!=manifest['outputs'][k]]
+    if hurt := run.damaged():
+        raise IntegrityError(f'{folder}: {", ".join(hurt)} is not what was published; restore it, or move the folder away and run again')
+    both = set(manifest['outputs']) | set(run.manifest['outputs'])
+    differ = sorted(k for k in both if run.manifest['outputs'].get(k)!=manifest['outputs'].get(k))
     if not differ: return run
     raise NondeterministicRun(f'{folder} was published with other contents of {", ".join(differ)} for the same inputs; '
         'nothing was overwritten')

@@ -123,7 +123,7 @@ def _columns(
     same = [o for o,c in zip(names, cols, strict=True) if (cols==c).sum()>1]
     raise ConfigError(f'{" and ".join(same)} are one instrument under several tickers; keep one of them')
 
-# %% ../nbs/modules/20_universe.ipynb #3d44ac14
+# %% ../nbs/modules/20_universe.ipynb #0d23e200
 @register('universe', 'static')
 @dataclass(frozen=True)
 class Static:
@@ -138,12 +138,13 @@ class Static:
     def members(self, view)->Universe:
         named = np.zeros(len(view.ids), bool)
         named[_columns(view, self.tickers)] = True
-        mask,parts = (view.age()>0) & named,[f.members(view) for f in self.filters]
+        mask,parts = (view.age()>0) & named & ~view.closed(),[f.members(view) for f in self.filters]
         for o in parts: mask &= o.mask
         return Universe(mask, partial(_static_reasons, view, named, parts), view)
 
 def _static_reasons(view, named, parts):
     "The first reason that applies to each fund that is left out"
-    out = np.where(named, np.where(view.age()>0, '', 'not listed yet'), 'not in the list').astype(object)
+    there = np.where(view.closed(), 'closed', np.where(view.age()>0, '', 'not listed yet'))
+    out = np.where(named, there, 'not in the list').astype(object)
     for o in parts: out = np.where(out=='', o.reason, out)
     return out

@@ -106,12 +106,13 @@ def held(packet:dict, which:str='current_weight')->list[str]:
     "Tickers of the rows whose weight is above zero"
     return [r['ticker'] for r in packet['rows'] if (known(r[which]) or 0)>0]
 
-# %% ../nbs/modules/48_words.ipynb #a8286cb0
+# %% ../nbs/modules/48_words.ipynb #cf9e44f1
 def trades_title(packet:dict)->str:
     "What to do, in one line"
     out,part,new,more = (by_action(packet, a) for a in ('sell_all', 'sell_part', 'buy_new', 'buy_more'))
     sell = f'sell {some(out)}' if out else f'sell part of {some(part)}' if part else ''
     buy = f'buy {some(new)}' if new else f'buy more of {some(more)}' if more else ''
+    if not (sell or buy) and by_action(packet, 'none'): return 'Nothing can be bought'
     if not (sell or buy): return f"No trades to place on {packet['execution_session']}"
     if not held(packet): return capital(buy) + ' from cash'
     return capital(', '.join(filter(None, [sell, buy])))
@@ -123,7 +124,7 @@ def production_title(packet:dict)->str:
     if packet['status']=='hold': return f"HOLD: no trades on {packet['as_of']}"
     return trades_title(packet)
 
-# %% ../nbs/modules/48_words.ipynb #ecb60039
+# %% ../nbs/modules/48_words.ipynb #faa2bb0f
 def change_sentence(packet:dict)->str:
     "How many funds enter and leave"
     new,out,target = by_action(packet, 'buy_new'),by_action(packet, 'sell_all'),held(packet, 'target_weight')
@@ -131,7 +132,8 @@ def change_sentence(packet:dict)->str:
     if not (new or out): return capital(f"the same {count(len(target), 'fund')} stay.") if len(target)>1 else ''
     def verb(n, v): return v + 's'*(n==1)
     if len(new)==len(out): return capital(f"{small(len(new))} of {count(len(target), 'fund')} {verb(len(new), 'change')}.")
-    return capital(f"{count(len(new), 'fund')} {verb(len(new), 'enter')}, {small(len(out))} {verb(len(out), 'leave')}.")
+    moves = [(new, 'enter'), (out, 'leave')]
+    return capital(', '.join(f"{count(len(o), 'fund')} {verb(len(o), v)}" for o,v in moves if o) + '.')
 
 # %% ../nbs/modules/48_words.ipynb #67e24ff1
 def weights_phrase(packet:dict)->str:
@@ -157,11 +159,11 @@ def when_sentence(packet:dict)->str:
     when = f"rade on {packet['execution_session']}, {FILLS[packet['fill']]}."
     return 'T' + when if not cash or cash<0 else f'Cash target {percent(cash)}. T{when}'
 
-# %% ../nbs/modules/48_words.ipynb #21dc76aa
+# %% ../nbs/modules/48_words.ipynb #409bacd3
 def hold_lead(packet:dict)->str:
     "Why there is nothing to trade, and when the next decision is due"
     due = f" The next decision is due on {packet['next_due']}." if packet.get('next_due') else ''
-    if packet['is_rebalance']: return f"The strategy decided to hold on {packet['as_of']}; the checks say why.{due}"
+    if packet['is_rebalance'] or packet.get('forced'): return f"The strategy decided to hold on {packet['as_of']}; the checks say why.{due}"
     stand = f": the targets of {packet['decided_on']} stand." if packet.get('decided_on') else ', and there are no earlier targets.'
     return f"{packet['as_of']} is not a rebalance date ({packet['schedule']}){stand}{due}"
 
@@ -171,12 +173,15 @@ def blocked_lead(packet:dict)->str:
     if not names: return 'The packet was blocked; no check says why.'
     return capital(f"{count(len(names), 'check')} {'forbids' if len(names)==1 else 'forbid'} it: {listing(names)}.")
 
-# %% ../nbs/modules/48_words.ipynb #133bba6a
+# %% ../nbs/modules/48_words.ipynb #b4c94ceb
 def production_lead(packet:dict)->str:
     "One or two sentences under the title"
     if packet['status']=='blocked': return blocked_lead(packet)
     if packet['status']=='hold': return hold_lead(packet)
-    if not by_action(packet, 'sell_all', 'sell_part', 'buy_new', 'buy_more'): return 'Holdings and targets agree within the trading rules.'
+    if not by_action(packet, 'sell_all', 'sell_part', 'buy_new', 'buy_more'):
+        short = by_action(packet, 'none')
+        if short: return f'One share of {some(short)} costs more than its part of the account.'
+        return 'Holdings and targets agree within the trading rules.'
     return ' '.join(filter(None, [change_sentence(packet), upkeep_sentence(packet), when_sentence(packet)]))
 
 # %% ../nbs/modules/48_words.ipynb #e851603c
@@ -190,14 +195,14 @@ def trades_finding(packet:dict)->str:
     if sells<buys: return f'Sells first: they raise {number(sells)} of the {number(buys)} {cur} to buy.'
     return f'Sells first: they raise {number(sells)} {cur}, enough for the {number(buys)} {cur} to buy.'
 
-# %% ../nbs/modules/48_words.ipynb #5c621edd
+# %% ../nbs/modules/48_words.ipynb #a91cfdc2
 def targets_finding(packet:dict)->str:
     "What the change of weights amounts to"
     new,out = by_action(packet, 'buy_new'),by_action(packet, 'sell_all')
     moves = [(abs(known(r['delta_weight']) or 0), r) for r in packet['rows']]
     rest = max((d for d,r in moves if r['action'] in ('sell_part', 'buy_more')), default=0)
     if not any(d for d,_ in moves): return 'Every fund is at its target.'
-    if not held(packet): return f"{capital(count(len(new), 'fund'))}, {weights_phrase(packet)}."
+    if not held(packet): return f"{capital(count(len(new), 'fund'))}, {weights_phrase(packet)}." if new else 'All of it stays in cash.'
     if new and len(new)==len(out)<=3 and rest<.02:
         swap = f"{listing(new)} {'replaces' if len(new)==1 else 'replace'} {listing(out)}"
         return swap + (f'; the rest moves by {points(rest, 2)} at most.' if rest else '.')
@@ -324,13 +329,13 @@ def range_sentence(data:dict)->str:
     low,high = (number(100*r[k], 1, sign=True) for k in ('low', 'high'))
     return f"The 90{NBSP}% range of the difference to {data['benchmark']}, {low} to {high} points a year, {where}."
 
-# %% ../nbs/modules/48_words.ipynb #a9b9a35a
+# %% ../nbs/modules/48_words.ipynb #a060b349
 def chosen_note(data:dict)->str:
     "What the date of the fund list means for these results; empty when the list is older than the results"
     on = data['universe'].get('chosen_on')
     if not on: return 'The date on which the fund list was chosen is not recorded: survivorship is not excluded anywhere in these results.'
     if on<=data['start']: return ''
-    if on>=data['end']: return f'The fund list was chosen on {on}, after these results end: a list that knows who survived.'
+    if on>=data['end']: return f'The fund list was chosen on {on}, with these results already known: a list that knows who survived.'
     return f'The fund list was chosen on {on}: results before that date know who survived, and are shaded.'
 
 def convention_notes(data:dict)->list[str]:

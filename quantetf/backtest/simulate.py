@@ -36,7 +36,7 @@ def _cash_index(panel):
     days = np.diff(panel.sessions).astype(float)
     return np.append(1., np.cumprod(1 + np.nan_to_num(panel.rate[:-1])*days/365))
 
-# %% ../../nbs/modules/31_simulate.ipynb #9668c6c1
+# %% ../../nbs/modules/31_simulate.ipynb #40ed740b
 class Ledger:
     "A panel laid out for accounting; prices are per unit"
     def __init__(self,
@@ -47,13 +47,15 @@ class Ledger:
         close = _in_units(panel, 'close', self.shares)
         self.fill = _in_units(panel, 'open', self.shares) if rules.fill=='next_open' else close
         last = carried(close) if np.isnan(close).any() else close
-        self.size = self.mark = np.where(np.isnan(last), 1., last) if last is not close else close
+        self.price = self.size = self.mark = np.where(np.isnan(last), 1., last) if last is not close else close
         self._book_events(panel._events)
         self.gaps = bool(np.isnan(self.fill).any()) # Can it happen that an order finds no price?
         if rules.sizing=='at_fill' and rules.fill=='next_open': self.size = np.where(np.isnan(self.fill), self.size, self.fill)
 
     def _book_events(self, e):
-        "Payments in units, closures among them, in order of their ex-date"
+        "Payments in units, closures among them, in order of their ex-date; a fund that has closed pays no more"
+        alive = e.ex<=e.closed[e.col]
+        e = e._replace(**{k:getattr(e, k)[alive] for k in ('ex', 'pay', 'col', 'cash')})
         S,amount = len(self.mark),e.cash if self.shares is None else e.cash*self.shares[e.ex,e.col]
         self.closed,gone = e.closed,np.flatnonzero(e.closed<S-1)
         at = e.closed[gone]
@@ -134,7 +136,7 @@ def nav(self:Account)->np.ndarray: # (T,) currency
     "Net asset value after each close: holdings, cash and what is owed"
     return self.holdings + self.cash + self.owed
 
-# %% ../../nbs/modules/31_simulate.ipynb #6578d6a6
+# %% ../../nbs/modules/31_simulate.ipynb #084e3cc0
 class _Walk:
     "An account that walks along the sessions"
     def __init__(self, ledger, start, cash, units):
@@ -164,13 +166,13 @@ class _Walk:
         price = L.fill[self.row]
         waits = np.where(np.isnan(price), trade, 0.) if L.gaps and np.isnan(price).any() else None
         if waits is not None: trade,price = np.where(np.isnan(price), 0., trade),np.nan_to_num(price)
-        trade,cost,spent = funded(trade, price, self.cash, terms, L.lot(self.row, rules))
+        trade,cost,spent = funded(trade, price, self.cash, terms, L.lot(self.row, rules), self.units)
         self.cash -= spent
         self.units = self.units + trade
         self.fills.append((self.row, decided, self.units, trade, cost))
         return None if waits is None or not waits.any() else waits
 
-# %% ../../nbs/modules/31_simulate.ipynb #5b529dbe
+# %% ../../nbs/modules/31_simulate.ipynb #be40640b
 def _fill_late(walk, waits, decided, until, terms, rules):
     "Carry out waiting orders on the sessions before `until` that have a price for them"
     late = np.flatnonzero(waits)
@@ -189,7 +191,7 @@ def _one_by_one(ledger, rows, fills, target, terms, rules, start, end, cash, uni
     w,until = _Walk(ledger, start, cash, units),np.append(rows[1:], end+1)
     for k,(d,f) in enumerate(zip(rows.tolist(), fills.tolist())):
         w.to(d)
-        weights = target(k, Book(w.units, ledger.size[d], w.cash, w.owed, ledger.panel.sessions[d]))
+        weights = target(k, Book(w.units, ledger.price[d], w.cash, w.owed, ledger.panel.sessions[d]))
         if f>end or np.isnan(weights[0]): continue
         if rules.sizing=='at_fill': w.to(f)
         s = w.row
@@ -214,7 +216,7 @@ def _income(ledger, fills, units, start):
     owed = np.cumsum(np.bincount(ex, paid, S+1) - np.bincount(pay, paid, S+1))
     return (lambda a, b: now[b]*(arrived[b]-arrived[a])),(lambda r: owed[r])
 
-# %% ../../nbs/modules/31_simulate.ipynb #5b7fccb4
+# %% ../../nbs/modules/31_simulate.ipynb #4d317eea
 def _together(ledger, rows, fills, weights, terms, rules, start, end, cash):
     "All fills of an account that starts in cash, as `_one_by_one` gives them; None if some order has to wait for a price"
     L,R,N = ledger,*weights.shape
@@ -233,7 +235,7 @@ def _together(ledger, rows, fills, weights, terms, rules, start, end, cash):
         trade = plan_orders(weights, held, free, size, terms, rules, lot_s)
         there = (free - (held*size).sum(axis=1))*L.grown(sized, fills) + arriving(sized, fills)
         if some_missing and trade[missing].any(): return None
-        trade,_,spent = funded(trade, fill, there, terms, lot_f)
+        trade,_,spent = funded(trade, fill, there, terms, lot_f, held)
         units[1:] = held + trade
         arriving,owed = _income(L, fills, units, start)
         ended = (units[1:]*worth).sum(axis=1) + (there-spent)*L.grown(fills, after) + arriving(fills, after) + owed(after)

@@ -124,7 +124,7 @@ def _same(got, want, view, what, exact=True):
         id = view.ids[i[-1]] if a.ndim==2 else ''
         raise BrokenPromise(f'{what}: {name} of {id} on {view.sessions[i[0]]} is {a[i]}, expected {b[i]}')
 
-# %% ../../nbs/modules/16_check.ipynb #94b8a774
+# %% ../../nbs/modules/16_check.ipynb #bc2834fd
 def _renamed(panel, order):
     "The panel with column `order[j]` at place `j`, under names that sort that way"
     names = {old:f'{k:03d}.{old}' for k,old in enumerate(panel.ids[order])}
@@ -132,7 +132,8 @@ def _renamed(panel, order):
     back,e = np.argsort(order),panel._events
     events = e._replace(col=back[e.col], closed=e.closed[order], value=e.value[order])
     fields = {k:v[:,order] for k,v in panel._fields.items()}
-    return Panel(panel.sessions, sorted(names.values()), fields, panel.version, facts, panel.rate, events, panel.basis[order])
+    ids,p = sorted(names.values()),panel
+    return Panel(p.sessions, ids, fields, p.version, facts, p.rate, events, p.exchange, p.basis[order])
 
 # %% ../../nbs/modules/16_check.ipynb #982f5c21
 def check_component(

@@ -60,7 +60,7 @@ class Events(NamedTuple):
 
 _UNNAMED = DatasetVersion('unnamed', '')
 
-# %% ../../nbs/modules/15_view.ipynb #b787fa60
+# %% ../../nbs/modules/15_view.ipynb #e074e62f
 class Panel:
     "A snapshot in memory: dense read-only arrays of sessions x instruments, and dated facts"
     def __init__(self,
@@ -71,9 +71,11 @@ class Panel:
         facts:dict|None=None,  # Fact name -> `Fact`s
         rate=None,             # (S,) risk-free, fraction per year, known at that close
         events:Events|None=None, # Payments and closures; those of the fields `cash` if not given
+        exchange:str='XNYS',   # Whose sessions they are
         basis=None,            # (N,) what `close` is: 'as_traded', 'split_adjusted', 'total_return', ...
     ):
         self.sessions,self.ids,self.version = _locked(sessions, 'datetime64[D]'),_locked(ids, str),version
+        self.exchange = exchange
         self.rate = None if rate is None else _locked(rate, float, (len(self.sessions),))
         self.basis = _locked(['as_traded']*len(self.ids) if basis is None else basis, str, (len(self.ids),))
         for o,what in ((self.sessions, 'sessions'), (self.ids, 'ids')):
@@ -234,7 +236,7 @@ def announced(self:View,
     facts = _lookup(self._panel._facts, name, 'fact')
     return _latest(self, sorted(facts, key=lambda o: o.effective, reverse=True), holds, dtype)
 
-# %% ../../nbs/modules/15_view.ipynb #2cbc9482
+# %% ../../nbs/modules/15_view.ipynb #fd0e9f73
 @patch
 def resolve(self:Panel,
     name:str, # An instrument id, or a ticker that an instrument has or had
@@ -250,6 +252,20 @@ def resolve(self:Panel,
 
 @patch
 def resolve(self:View, name:str)->str: return self._panel.resolve(name)
+
+@patch
+def called(self:View,
+    name:str, # A ticker as of the session, or an id
+)->str:
+    "The id of the instrument that is called `name` on the view's session; what a statement of holdings means"
+    now = self.ids[self.facts('ticker', object)[0]==name] if 'ticker' in self._panel._facts else []
+    return str(now[0]) if len(now)==1 else self.resolve(name)
+
+# %% ../../nbs/modules/15_view.ipynb #18578dbe
+@patch
+def closed(self:View)->np.ndarray: # (R, N) booleans
+    "Was this the fund's last session, or is it over?"
+    return self._panel._events.closed<=self._rows[:,None]
 
 # %% ../../nbs/modules/15_view.ipynb #754f0d0a
 def _place(
@@ -304,7 +320,7 @@ def _dated_facts(tables):
         facts[name] = each(tables.actions[tables.actions.kind==kind], 'session', 'known_at', 'value')
     return facts | dict(ticker=each(tables.symbols, 'start', 'start', 'ticker'))
 
-# %% ../../nbs/modules/15_view.ipynb #24d58f56
+# %% ../../nbs/modules/15_view.ipynb #7b56c126
 def load_panel(
     snapshot, # `Snapshot`: its `tables`, `version` and `exchange` are read
 )->Panel:
@@ -319,9 +335,9 @@ def load_panel(
         rate = np.where(last>=0, quoted.annual.to_numpy(float)[np.maximum(last, 0)], np.nan)
     basis = t.instruments.set_index('id').basis.reindex(ids)
     fields = _laid_out(t, sessions, ids)
-    return Panel(sessions, ids, fields, snapshot.version, _dated_facts(t), rate, _events(t, sessions, ids), basis)
+    return Panel(sessions, ids, fields, snapshot.version, _dated_facts(t), rate, _events(t, sessions, ids), snapshot.exchange, basis)
 
-# %% ../../nbs/modules/15_view.ipynb #77307fe1
+# %% ../../nbs/modules/15_view.ipynb #38d21c65
 @patch
 def poisoned(self:Panel,
     after, # Last session that stays intact
@@ -333,9 +349,9 @@ def poisoned(self:Panel,
     fields = {k:np.where(late, poison, v) for k,v in self._fields.items()}
     facts = {k:[o for o in v if o.known_at<=after] for k,v in self._facts.items()}
     rate = None if self.rate is None else np.where(late[:,0], poison, self.rate)
-    return Panel(self.sessions, self.ids, fields, self.version, facts, rate, self._events, self.basis)
+    return Panel(self.sessions, self.ids, fields, self.version, facts, rate, self._events, self.exchange, self.basis)
 
-# %% ../../nbs/modules/15_view.ipynb #3424ff32
+# %% ../../nbs/modules/15_view.ipynb #17647844
 @patch
 def until(self:Panel,
     last, # Session to end with
@@ -349,7 +365,7 @@ def until(self:Panel,
     S,e = keep.sum(),self._events
     ex,pay,col,cash = (o[e.ex<S] for o in e[:4])
     events = Events(ex, np.minimum(pay, S), col, cash, np.minimum(e.closed, S), e.value)
-    return Panel(self.sessions[keep], self.ids, fields, self.version, facts, rate, events, self.basis)
+    return Panel(self.sessions[keep], self.ids, fields, self.version, facts, rate, events, self.exchange, self.basis)
 
 # %% ../../nbs/modules/15_view.ipynb #daa4be2e
 @patch

@@ -12,8 +12,8 @@ import numpy as np
 from ..constraints import check_weights
 
 # %% auto #0
-__all__ = ['CHECKS', 'Check', 'schedule', 'freshness', 'adjustment', 'announcements', 'coverage', 'margin', 'weights', 'cash',
-           'turnover', 'liquidity', 'run_checks']
+__all__ = ['CHECKS', 'Check', 'schedule', 'timing', 'freshness', 'adjustment', 'announcements', 'coverage', 'margin', 'weights',
+           'cash', 'turnover', 'rounding', 'liquidity', 'run_checks']
 
 # %% ../../nbs/modules/52_checks.ipynb #24f67799
 class Check(NamedTuple):
@@ -26,12 +26,19 @@ class Check(NamedTuple):
 def _check(name, bad, evidence, limit, worse='WARN'): return Check(name, worse if bad else 'PASS', evidence, limit)
 def _names(p, mask): return ', '.join(map(str, p.panel.ids[mask][:6])) + (' and more' if mask.sum()>6 else '')
 
-# %% ../../nbs/modules/52_checks.ipynb #5144c07b
+# %% ../../nbs/modules/52_checks.ipynb #4e8bc5d1
 def schedule(p)->Check:
     "Is a decision due?"
     what = f'{p.as_of} is a date of the schedule ({p.strategy.schedule.label})' if p.due else (
         f'{p.as_of} is not a date of the schedule ({p.strategy.schedule.label})' + ('; decided all the same, as asked' if p.forced else ''))
-    return _check('schedule', p.forced, what, 'a scheduled session')
+    return _check('schedule', p.forced, what, 'a decision on scheduled sessions, HOLD on others')
+
+def timing(p)->Check:
+    "Can a person trade by these rules?"
+    bad = p.rules.fill=='same_close' or p.rules.sizing=='at_fill'
+    how = f'filled at {p.rules.fill.replace("_", " ")}, sized {p.rules.sizing.replace("_", " ")}'
+    text = f'{how}: a convention to compare engines by, not one to trade by' if bad else how
+    return _check('timing', bad, text, 'sized at the decision, filled on the next session')
 
 def freshness(p)->Check:
     "Do the funds have a close on the session?"
@@ -39,29 +46,34 @@ def freshness(p)->Check:
     stale = np.isnan(p.view.lag('close')[0]) & listed
     needed = stale & ((p.trade!=0) | (p.book.shares>0) | (np.nan_to_num(p.target)>0))
     limit,none = 'a close on the session',f'no close on {p.as_of} for'
-    if needed.any(): return Check('freshness', 'BLOCK', f'{none} {_names(p, needed)}, held or to be held', limit)
+    worse = 'BLOCK' if p.trades_now else 'WARN'
+    if needed.any(): return Check('freshness', worse, f'{none} {_names(p, needed)}, held or to be held', limit)
     if stale.any(): return Check('freshness', 'WARN', f'{none} {_names(p, stale)}, ranked by an older price', limit)
-    return Check('freshness', 'PASS', f'{listed.sum()} of {listed.sum()} eligible funds have a close on {p.as_of}', limit)
+    return Check('freshness', 'PASS', f'all {listed.sum()} funds that are eligible or held have a close on {p.as_of}', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #c4725376
+# %% ../../nbs/modules/52_checks.ipynb #d6d52fea
 def adjustment(p)->Check:
     "Are prices as traded?"
     off = np.unique(p.panel.basis[p.panel.basis!='as_traded'])
     found = ' and '.join(o.replace('_', ' ') for o in off)
     text = f'prices are {found}' if len(off) else 'prices are as traded, splits and dividends apart'
+    if len(off): text += ': levels before the last session are not those of their day'
     return _check('adjustment', len(off), text, 'as traded')
 
 def announcements(p)->Check:
     "Is a split known that comes between decision and execution?"
-    acts = p.snapshot.tables.actions
-    limit = 'no split before execution'
+    acts,limit = p.snapshot.tables.actions,'no split up to the execution session'
+    acts = acts[acts.known_at.to_numpy('datetime64[D]')<=p.as_of]
     if not (acts.known_at<acts.session).any():
         return Check('announcements', 'WARN', 'the data carry no announcement dates: coming splits were not looked for', limit)
-    soon = ~np.isnan(p.view.announced('split_ratio')[0]) & ((p.trade!=0) | (p.book.shares>0))
-    if not soon.any(): return Check('announcements', 'PASS', 'no split is announced for a fund that is held or traded', limit)
-    return Check('announcements', 'WARN', f'a split is announced for {_names(p, soon)}: check the share count on the day', limit)
+    day = acts.session.to_numpy('datetime64[D]')
+    soon = acts[(acts.kind=='split') & (day>p.as_of) & (day<=p.execution_session)]
+    soon = soon[soon.id.isin(p.panel.ids[(p.trade!=0) | (p.book.shares>0)])]
+    if not len(soon): return Check('announcements', 'PASS', 'no split is announced for a fund that is held or traded', limit)
+    which = ', '.join(f'{id} by {x:g}' for id,x in zip(soon.id, soon.value))
+    return Check('announcements', 'WARN', f'a split takes effect by {p.execution_session}: multiply the share counts of {which}', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #e3c7cff9
+# %% ../../nbs/modules/52_checks.ipynb #929f87b2
 def coverage(p)->Check:
     "How many funds of the list could be considered"
     u,scores,traded = p.decision.signals.universe,p.decision.signals.scores[0],p.view.age()[0]>0
@@ -74,7 +86,7 @@ def coverage(p)->Check:
 
 def margin(p)->Check:
     "How close the last fund that is held is to the first that is not"
-    scores,held = p.decision.signals.scores[0],np.nan_to_num(p.target)>0
+    scores,held = p.decision.signals.scores[0],p.chosen
     limit = 'a twentieth of the scatter of scores'
     if not held.any() or np.isnan(scores[held]).any() or not (~held & ~np.isnan(scores)).any():
         return Check('cut margin', 'PASS', 'there is no cut to be close to', limit)
@@ -82,10 +94,10 @@ def margin(p)->Check:
     out = np.flatnonzero(~held & ~np.isnan(scores))
     first = out[np.argmax(scores[out])]
     gap,scatter = scores[last]-scores[first],np.nanstd(scores)
-    text = f'{p.panel.ids[last]}, the last fund held, is {gap:.4g} ahead of {p.panel.ids[first]}; scores scatter by {scatter:.4g}'
+    text = f'{p.panel.ids[last]}, the last fund chosen, is {gap/scatter:.1%} of the scatter of scores ahead of {p.panel.ids[first]}'
     return _check('cut margin', gap<scatter/20, text, limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #2b8f9cad
+# %% ../../nbs/modules/52_checks.ipynb #1c8c7316
 def weights(p)->Check:
     "Do the target weights respect the constraints?"
     limit = 'sum with cash 1, no short position, within the caps of the strategy'
@@ -94,7 +106,11 @@ def weights(p)->Check:
     if constraints is None: return Check('weights', 'WARN', 'the portfolio names no constraints to check', limit)
     now = p.book.weights if p.book.shares.any() and p.trades_now else None
     broken = check_weights(p.target, constraints, now, p.panel.ids)
-    return _check('weights', broken, '; '.join(broken) or f'{(p.target>0).sum()} funds, {p.target.sum():.2%} invested', limit, 'BLOCK')
+    text = '; '.join(broken) or f'{(p.target>0).sum()} funds, {p.target.sum():.2%} invested'
+    if not (broken and now is not None and 'max_turnover' in p.decision.binding[0]): return _check('weights', broken, text, limit, 'BLOCK')
+    worse = p.target.max()>max(now.max(), constraints.max_weight)+1e-9 or p.target.sum()>max(now.sum(), constraints.invested)+1e-9
+    text += '; the account starts outside its limits and the turnover limit lets it return step by step'
+    return _check('weights', True, text, limit, 'BLOCK' if worse else 'WARN')
 
 def cash(p)->Check:
     "Is there enough cash for the orders at the prices they were sized at?"
@@ -105,7 +121,19 @@ def turnover(p)->Check:
     "How much of the account is traded"
     cap = getattr(getattr(p.strategy.portfolio, 'constraints', None), 'max_turnover', None)
     over = cap is not None and p.book.shares.any() and p.turnover_one_way>cap+.005
-    return _check('turnover', over, f'{p.turnover_one_way:.1%} one way', 'none set' if cap is None else f'{cap:.1%} one way')
+    text = f'{p.turnover_one_way:.1%} one way'
+    if cap is not None and not p.book.shares.any(): text += '; the first purchase from cash is exempt'
+    return _check('turnover', over, text, 'none set' if cap is None else f'{cap:.1%} one way')
+
+def rounding(p)->Check:
+    "How far whole shares and small trades keep the account from its targets"
+    limit = 'every fund within 1 point of its target'
+    if not p.trades_now: return Check('rounding', 'PASS', 'nothing is traded', limit)
+    after = (p.book.shares+p.trade)*p.book.price/(p.book.nav-p.cost.sum())
+    off,none = np.abs(after-p.target),(p.target>0) & (p.book.shares+p.trade==0)
+    if none.any(): return Check('rounding', 'WARN', f'the account is too small for one share of {_names(p, none)}', limit)
+    j = int(np.argmax(off))
+    return _check('rounding', off[j]>.01, f'{p.panel.ids[j]} ends {100*off[j]:.2f} points from its target, the furthest', limit)
 
 # %% ../../nbs/modules/52_checks.ipynb #78787110
 def liquidity(p)->Check:
@@ -120,8 +148,8 @@ def liquidity(p)->Check:
     k = int(np.argmax(part))
     return _check('liquidity', part[k]>.01, f'{p.panel.ids[traded][k]}: {part[k]:.3%} of a median day', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #624d1a24
-CHECKS = schedule,freshness,adjustment,announcements,coverage,margin,weights,cash,turnover,liquidity
+# %% ../../nbs/modules/52_checks.ipynb #6ca84847
+CHECKS = schedule,timing,freshness,adjustment,announcements,coverage,margin,weights,cash,turnover,rounding,liquidity
 
 def run_checks(
     p, # `Proposal`

@@ -43,7 +43,7 @@ def ranks(scores:np.ndarray)->np.ndarray: # (N,) 1 is the highest; NaN where the
     out[scored] = np.arange(1, len(scored)+1)
     return out
 
-# %% ../../nbs/modules/53_packet.ipynb #ec83bb32
+# %% ../../nbs/modules/53_packet.ipynb #e5f5b966
 _PERCENT = 'momentum','volatility'
 
 def score_unit(p)->str: # '%' or ''
@@ -62,16 +62,19 @@ def reason(p, j, rank, action)->str:
     score,why = p.decision.signals.scores[0,j],p.decision.signals.universe.reason[0,j]
     if why: return f'Not eligible: {why}.'
     if np.isnan(score): return 'No score on this date.'
-    held = int((np.nan_to_num(p.target)>0).sum())
-    place = f'Rank {rank:.0f}, score {_scored(p, score)}'
-    if action=='sell_all': return f'{place}: outside the {held} that are held.'
-    if action=='buy_new': return f'{place}: enters the {held} that are held.'
+    if np.isnan(p.target[j]): return f'The strategy holds: {p.decision.reason[0]}.'
+    n,place = int(p.chosen.sum()),f'Rank {rank:.0f}, score {_scored(p, score)}'
+    if action=='none' and p.trades_now: return f'{place}: one share costs more than its part of the account.'
+    if action=='none': return f'{place}: not held, and nothing is traded today.'
+    if action=='sell_all' and p.chosen[j]: return f'{place}: chosen, but its part of the account is less than one share.'
+    if not p.chosen[j]: return f'{place}: outside the {n} that are chosen.'
+    if action=='buy_new': return f'{place}: enters the {n} that are chosen.'
     return f'{place}: stays; weight {p.book.weights[j]:.2%}, target {p.target[j]:.2%}.'
 
-# %% ../../nbs/modules/53_packet.ipynb #cc806196
+# %% ../../nbs/modules/53_packet.ipynb #7e359136
 def action_of(now, target, trade)->str:
-    "What a trade does to a position"
-    if trade==0: return 'hold'
+    "What is done to a position; 'none' where there is none and none can be made"
+    if trade==0: return 'hold' if now>0 else 'none'
     if trade<0: return 'sell_all' if now+trade<=1e-9 else 'sell_part'
     return 'buy_new' if now==0 else 'buy_more'
 
@@ -95,7 +98,7 @@ def rows(p)->list[dict]:
     def row(j, k): return _row(p, j, k, rank[j], names[str(ids[j])], day(p.panel.sessions[int(last[j])]))
     return [row(j, k) for k,j in enumerate(first, 1)] + [row(j, None) for j in rest]
 
-# %% ../../nbs/modules/53_packet.ipynb #34cb4e76
+# %% ../../nbs/modules/53_packet.ipynb #787b8456
 def scores(p)->list[dict]:
     "The funds of the list by rank, those without a score last"
     s,names,ids = p.decision.signals,fund_names(p),p.panel.ids
@@ -107,7 +110,7 @@ def scores(p)->list[dict]:
         n = names[str(ids[j])]
         score = s.scores[0,j]
         return dict(ticker=n['ticker'], name=n['name'], score=plain(score), rank=None if np.isnan(rank[j]) else int(rank[j]),
-            selected=bool(np.nan_to_num(p.target[j])>0), why=str(why[j]) or ('no score' if np.isnan(score) else ''),
+            selected=bool(p.chosen[j]), why=str(why[j]) or ('no score' if np.isnan(score) else ''),
             features={k:plain(v[0,j]) for k,v in s.features.items()}, spark=spark(curves[:,j]))
     return [one(j) for j in sorted(listed, key=lambda j: (np.isnan(rank[j]), rank[j], ids[j]))]
 
@@ -175,24 +178,25 @@ def make_packet(
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)
     return packet | dict(diff=differences(before, packet))
 
-# %% ../../nbs/modules/53_packet.ipynb #4a8be130
+# %% ../../nbs/modules/53_packet.ipynb #ff73ab44
 def differences(before, packet)->list[dict]:
     "Targets of two packets side by side, largest change first"
     if before is None or packet['status']=='blocked': return []
-    def targets(o): return {r['ticker']:r['target_weight'] for r in o['rows'] if r['target_weight']}
+    def targets(o): return {r['instrument_id']:r['target_weight'] for r in o['rows'] if r['target_weight']}
+    names = {r['instrument_id']:r['ticker'] for o in (before, packet) for r in o['rows']} # The newer ticker of a renamed fund
     old,new = targets(before),targets(packet)
-    both = [(k, old.get(k, 0.), new.get(k, 0.)) for k in sorted(old | new)]
+    both = [(names[k], old.get(k, 0.), new.get(k, 0.)) for k in sorted(old | new)]
     out = [dict(ticker=k, previous_target=a, target=b, change=plain(b-a)) for k,a,b in both]
     return sorted(out, key=lambda o: -abs(o['change']))
 
-# %% ../../nbs/modules/53_packet.ipynb #a4aa9d9d
+# %% ../../nbs/modules/53_packet.ipynb #c0a6a898
 COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'action', 'order', 'current_weight', 'target_weight',
     'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'score',
     'rank', 'reason')
 
 def _cell(x):
     if x is None: return ''
-    if isinstance(x, str): return "'" + x if x[:1] in ('=', '+', '-', '@', '\t', '\r') else x
+    if isinstance(x, str): return "'" + x if x[:1] in ('=', '+', '-', '@', '\t', '\r', '\n') else x
     return repr(int(x)) if float(x).is_integer() and abs(x)<1e15 else repr(x)
 
 def packet_csv(packet:dict)->str:
