@@ -97,7 +97,7 @@ def test_due(call):
 def test_produce_is_the_notebook(call, place):
     done = call('quantetf', 'produce', '2024-06-28')
     assert done.returncode==0, done.stderr
-    folder,report = (Path(line.split()[1]) for line in done.stdout.splitlines())
+    folder,report = (Path(line.split()[1]) for line in done.stdout.splitlines()[1:])
     assert json.loads((folder/'manifest.json').read_text())['id'] and report.is_file()
     typed = call('papermill', 'production.ipynb', '-p', 'as_of', '2024-06-28', cwd=ROOT/'nbs')
     assert typed.stdout==done.stdout
@@ -117,4 +117,4 @@ def test_produce_says_what_is_wrong(call):
 def test_backtest(call):
     done = call('quantetf', 'backtest', '--start', '2022-01-01', '--end', '2023-12-29')
     assert done.returncode==0, done.stderr
-    assert done.stdout.startswith('run ') and '/backtest/' in done.stdout.replace('\\', '/')
+    assert done.stdout.startswith('result   2022-01-03 to 2023-12-29, 100,000 became ') and '/backtest/' in done.stdout.replace('\\', '/')

@@ -56,7 +56,8 @@ def test_on_a_terminal(place):
 def test_redirected_and_again(place, call):
     first = call(*PACKET, cwd=NBS)
     assert first.returncode==0, first.stderr
-    assert len(first.stdout.splitlines())==2 and not first.stderr
+    assert len(first.stdout.splitlines())==3 and not first.stderr
+    assert first.stdout.startswith('result   5 trades for 2024-07-01') and 'SYNTHETIC' in first.stdout.splitlines()[0]
     before = {f:f.read_bytes() for f in Path(place['QUANTETF_RUNS']).rglob('*') if f.is_file() and '_executed' not in f.parts}
     again = call(*PACKET[:-1], '20240628', cwd=NBS) # papermill hands this over as a number
     assert again.returncode==0, again.stderr
@@ -130,7 +131,7 @@ def test_with_the_root_as_working_directory(place, call):
     assert done.returncode==0, done.stderr
     (run,) = published(place)
     assert run.startswith('backtest/')
-    assert done.stdout.splitlines()[0].split()[1].endswith(run)
+    assert done.stdout.splitlines()[1].split()[1].endswith(run)
 
 
 def test_ingest_notebook(place, call, tmp_path):
