@@ -152,9 +152,9 @@ def packet_warnings(packet:dict)->list[tuple[str, str]]:
     forced = f"Forced: {packet['as_of']} is not a rebalance date ({packet['schedule']}); it was decided all the same."
     return warnings(packet, [('schedule', forced if early else '')] + [('timing', n) for n in say.convention_notes(packet)])
 
-# %% ../nbs/modules/50_report.ipynb #bf1b6d94
+# %% ../nbs/modules/50_report.ipynb #4be25bdb
 VERBS = dict(sell_all=('Sell all', 'sell'), sell_part=('Sell part', 'sell part'), buy_new=('Buy new', 'buy'),
-    buy_more=('Buy more', 'buy part'), hold=('Hold', 'keep'))
+    buy_more=('Buy more', 'buy part'), hold=('Hold', 'keep'), none=('Not held', 'keep'))
 
 def bare_score(packet:dict, x)->str:
     "A score without its unit, which the header of the column has"
