@@ -43,7 +43,7 @@ def ranks(scores:np.ndarray)->np.ndarray: # (N,) 1 is the highest; NaN where the
     out[scored] = np.arange(1, len(scored)+1)
     return out
 
-# %% ../../nbs/modules/53_packet.ipynb #e5f5b966
+# %% ../../nbs/modules/53_packet.ipynb #43aca066
 _PERCENT = 'momentum','volatility'
 
 def score_unit(p)->str: # '%' or ''
@@ -69,7 +69,7 @@ def reason(p, j, rank, action)->str:
     if action=='sell_all' and p.chosen[j]: return f'{place}: chosen, but its part of the account is less than one share.'
     if not p.chosen[j]: return f'{place}: outside the {n} that are chosen.'
     if action=='buy_new': return f'{place}: enters the {n} that are chosen.'
-    return f'{place}: stays; weight {p.book.weights[j]:.2%}, target {p.target[j]:.2%}.'
+    return f'{place}: stays; weight {100*p.book.weights[j]:.2f} %, target {100*p.target[j]:.2f} %.'
 
 # %% ../../nbs/modules/53_packet.ipynb #7e359136
 def action_of(now, target, trade)->str:
