@@ -87,10 +87,11 @@ def plan_orders(
     cash = nav - (held*price).sum(axis=-1)
     return funded(trade, price, cash, terms, lot if whole else None, held)[0]
 
-# %% ../nbs/modules/28_orders.ipynb #20a54c6b
+# %% ../nbs/modules/28_orders.ipynb #29c9bb22
 def order_of(
     notional:np.ndarray, # (N,) currency, sales negative, 0 where there is no trade
 )->np.ndarray: # Columns in the order to place them
     "Columns of the trades: sales first, the largest first, ties by column"
     columns = np.flatnonzero(notional)
-    return columns[np.lexsort((columns, -np.abs(notional[columns]), notional[columns]>0))]
+    size = np.round(notional[columns], 2) # To the cent: equal trades must not be told apart by the last bit of a product
+    return columns[np.lexsort((columns, -np.abs(size), notional[columns]>0))]
