@@ -73,7 +73,7 @@ def announcements(p)->Check:
     which = ', '.join(f'{id} by {x:g}' for id,x in zip(soon.id, soon.value))
     return Check('announcements', 'WARN', f'a split takes effect by {p.execution_session}: multiply the share counts of {which}', limit)
 
-# %% ../../nbs/modules/52_checks.ipynb #929f87b2
+# %% ../../nbs/modules/52_checks.ipynb #99d86fe5
 def coverage(p)->Check:
     "How many funds of the list could be considered"
     u,scores,traded = p.decision.signals.universe,p.decision.signals.scores[0],p.view.age()[0]>0
@@ -87,7 +87,7 @@ def coverage(p)->Check:
 def margin(p)->Check:
     "How close the last fund that is held is to the first that is not"
     scores,held = p.decision.signals.scores[0],p.chosen
-    limit = 'a twentieth of the scatter of scores'
+    limit = 'a fiftieth of the scatter of scores'
     if not held.any() or np.isnan(scores[held]).any() or not (~held & ~np.isnan(scores)).any():
         return Check('cut margin', 'PASS', 'there is no cut to be close to', limit)
     last = np.flatnonzero(held)[np.argmin(scores[held])]
@@ -95,7 +95,7 @@ def margin(p)->Check:
     first = out[np.argmax(scores[out])]
     gap,scatter = scores[last]-scores[first],np.nanstd(scores)
     text = f'{p.panel.ids[last]}, the last fund chosen, is {gap/scatter:.1%} of the scatter of scores ahead of {p.panel.ids[first]}'
-    return _check('cut margin', gap<scatter/20, text, limit)
+    return _check('cut margin', gap<scatter/50, text, limit)
 
 # %% ../../nbs/modules/52_checks.ipynb #1c8c7316
 def weights(p)->Check:
