@@ -47,18 +47,16 @@ def _universe(result):
     return dict(size=int(listed.sum()), eligible=int(u.mask[-1].sum()), chosen_on=getattr(s, 'chosen_on', None), how=getattr(s, 'how', ''),
         excluded=never)
 
-# %% ../../nbs/modules/55_backtest_run.ipynb #a63f0285
+# %% ../../nbs/modules/55_backtest_run.ipynb #4ed783f8
 def _money(result):
     a,nav = result.account,result.nav
     years = (len(nav)-1)/252
     turnover = result.decisions.turnover_one_way.sum()
-    cost,index = float(a.costs.sum()),a.ledger.index
-    grown = 0. if index is None else np.diff(index[a.start:a.end+1])/index[a.start:a.end]
-    paid,ex,_ = a._payments
-    ended = int((a.ledger.closed[(a.units!=0).any(axis=0)]<a.end).sum())
+    cost,earned,paid = float(a.costs.sum()),result.risk_free,a._payments[0]
+    interest = 0. if earned is None else (a.cash[:-1]*earned[len(earned)-len(nav)+1:]).sum()
     return dict(trades=dict(count=int((a.trades!=0).sum()), notional=plain(np.abs(result._notional).sum(), 2), cost=plain(cost, 2)),
         turnover_annual_one_way=plain(turnover/years), cost_drag_annual=plain(cost/nav.mean()/years), dividends=plain(paid.sum(), 2),
-        interest=plain((a.cash[:-1]*grown).sum(), 2), closed_funds_held=ended)
+        interest=plain(interest, 2))
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #19774e4d
 def _check(name, bad, evidence, limit): return dict(name=name, status='WARN' if bad else 'PASS', evidence=evidence, limit=limit)
