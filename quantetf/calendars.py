@@ -14,8 +14,8 @@ import numpy as np
 from .core import ConfigError, NotASession, ParameterError, did_you_mean, register
 
 # %% auto #0
-__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'Weekly', 'Monthly',
-           'Quarterly', 'Explicit', 'next_due']
+__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'zone_of', 'Weekly',
+           'Monthly', 'Quarterly', 'Explicit', 'next_due']
 
 # %% ../nbs/modules/02_calendars.ipynb #afc557ff
 @lru_cache
@@ -98,6 +98,13 @@ def session_close(
     "The moment at which a session closes"
     import pandas as pd
     return _calendar(exchange)[0].closes.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
+
+# %% ../nbs/modules/02_calendars.ipynb #82855c4e
+def zone_of(
+    exchange:str='XNYS',
+)->str: # Such as 'America/New_York'
+    "The time zone of an exchange"
+    return str(_calendar(exchange)[0].tz)
 
 # %% ../nbs/modules/02_calendars.ipynb #91052abc
 def _nth(

@@ -15,7 +15,7 @@ from pathlib import Path
 # %% auto #0
 __all__ = ['QuantETFError', 'ConfigError', 'ParameterError', 'DataError', 'NotASession', 'LookaheadError', 'IntegrityError',
            'NondeterministicRun', 'positive', 'did_you_mean', 'DatasetVersion', 'Settings', 'find_settings', 'register',
-           'kinds', 'component', 'build', 'resolved', 'read_yaml']
+           'kinds', 'component', 'build', 'resolved', 'parse_yaml', 'read_yaml']
 
 # %% ../nbs/modules/00_core.ipynb #5fa93016
 class QuantETFError(Exception):
@@ -112,10 +112,10 @@ def find_settings(
     except ValueError as e: raise ConfigError(f'{file}: capital must be a number ({e})') from None
     return Settings(root=file.parent, capital=capital, **folders, **values)
 
-# %% ../nbs/modules/00_core.ipynb #0f7869d5
+# %% ../nbs/modules/00_core.ipynb #1ce832c9
 _kinds:dict[str,dict[str,type]] = {}
-_HOMES = dict(ingestor='data.vendors', schedule='calendars', universe='universe', filter='universe', feature='features', alpha='alpha',
-    risk='risk', costs='costs', portfolio='portfolio')
+_HOMES = dict(ingestor='data.files data.online', schedule='calendars', universe='universe', filter='universe', feature='features',
+    alpha='alpha', risk='risk', costs='costs', portfolio='portfolio')
 
 def register(
     role:str, # Such as 'feature'
@@ -128,13 +128,13 @@ def register(
         return cls
     return note
 
-# %% ../nbs/modules/00_core.ipynb #db0d2863
+# %% ../nbs/modules/00_core.ipynb #082fde1f
 def kinds(
     role:str, # Such as 'feature'
 )->dict[str,type]:
     "The registered components of a role, by kind"
     from importlib.metadata import entry_points
-    if role in _HOMES: import_module(f'quantetf.{_HOMES[role]}')
+    for home in _HOMES.get(role, '').split(): import_module(f'quantetf.{home}')
     known = dict(_kinds.get(role, {}))
     for ep in entry_points(group='quantetf.components'):
         its_role,_,kind = ep.name.partition('.')
@@ -239,17 +239,24 @@ def _loader():
     Loader.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, mapping)
     return Loader
 
-# %% ../nbs/modules/00_core.ipynb #7fc83a6f
+# %% ../nbs/modules/00_core.ipynb #8cba7e37
+def parse_yaml(
+    data:bytes, # YAML that holds one mapping
+    file:str,   # Name, for errors
+)->dict:
+    "Plain data from YAML, or a `ConfigError` that names the file and line"
+    import yaml
+    try: found = yaml.load(data.decode('utf-8-sig'), _loader())
+    except (yaml.YAMLError, UnicodeDecodeError) as e:
+        said = ' '.join(str(e).replace('in "<unicode string>", ', 'at ').split())
+        raise ConfigError(f'{file}: not YAML: {said}') from None
+    if isinstance(found, dict): return found
+    raise ConfigError(f'{file}: expected a mapping of keys to values, got {type(found).__name__}')
+
 def read_yaml(
     file:str|Path, # A YAML file that holds one mapping
 )->dict:
-    "Plain data from a YAML file, or a `ConfigError` that names the file and line"
-    import yaml
+    "As `parse_yaml`, from a file"
     file = Path(file)
-    try: data = yaml.load(file.read_text(encoding='utf-8'), _loader())
+    try: return parse_yaml(file.read_bytes(), file.name)
     except FileNotFoundError: raise ConfigError(f'{file} does not exist') from None
-    except (yaml.YAMLError, UnicodeDecodeError) as e:
-        said = ' '.join(str(e).replace('in "<unicode string>", ', 'at ').split())
-        raise ConfigError(f'{file.name}: not YAML: {said}') from None
-    if isinstance(data, dict): return data
-    raise ConfigError(f'{file}: expected a mapping of keys to values, got {type(data).__name__}')

@@ -36,18 +36,23 @@ from .words import DASH, NBSP, capital, count, known, number, percent
 
 # %% auto #0
 __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'LABELS', 'HEADLINE',
-           'BACKTEST_TERMS', 'nb', 'anchor', 'plain', 'hundred', 'environment', 'page', 'amount', 'dataset_fact',
-           'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'warnings', 'packet_warnings', 'bare_score',
-           'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table', 'weight_scale',
-           'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline', 'feature_columns',
-           'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb', 'change_rows',
-           'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'held_rows', 'packet_findings',
-           'page_title', 'production_page', 'plot', 'levels', 'curves', 'before_chosen', 'end_labels', 'growth_plot',
-           'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling',
-           'rolling_text', 'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips',
-           'turnover_plot', 'trading_rows', 'falls', 'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows',
-           'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'relative_rows', 'backtest_facts',
-           'backtest_warnings', 'backtest_basis', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page']
+           'BACKTEST_TERMS', 'LINES', 'OTHER_RULES', 'SECTIONS', 'COVERED', 'LETTERS', 'QUALITY_TERMS', 'nb', 'anchor',
+           'plain', 'hundred', 'environment', 'page', 'amount', 'dataset_fact', 'published_facts', 'hold_facts',
+           'blocked_facts', 'badges', 'warnings', 'packet_warnings', 'bare_score', 'more_line', 'trade_row', 'total',
+           'minus', 'fund_sum', 'cash_sum', 'trade_table', 'weight_scale', 'at_percent', 'between', 'dumbbell',
+           'dumbbells', 'grown', 'spark_scale', 'sparkline', 'feature_columns', 'feature_cell', 'score_bar',
+           'bar_scale', 'score_caption', 'score_table', 'change_verb', 'change_rows', 'by_gravity', 'yaml_text',
+           'universe_text', 'shared_basis', 'packet_basis', 'held_rows', 'packet_findings', 'page_title',
+           'production_page', 'plot', 'levels', 'curves', 'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot',
+           'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling', 'rolling_text',
+           'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips', 'turnover_plot',
+           'trading_rows', 'falls', 'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'figure',
+           'range_line', 'leading', 'headline', 'figure_rows', 'relative_rows', 'backtest_facts', 'backtest_warnings',
+           'backtest_basis', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words',
+           'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
+           'coverage_row', 'shown', 'coverage_strips', 'basis_cell', 'basis_row', 'era_evidence', 'basis_table',
+           'change_words', 'change_row', 'change_groups', 'quality_facts', 'stated', 'quality_basis',
+           'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -493,7 +498,7 @@ def triples(rows:list)->list[tuple]:
     "(period, strategy, benchmark) of calendar rows"
     return [(r['period'], r['strategy'], r['benchmark']) for r in rows]
 
-# %% ../nbs/modules/50_report.ipynb #ac1b689f
+# %% ../nbs/modules/50_report.ipynb #31714663
 def year_row(data:dict, r:dict, scale:Scale)->dict:
     "A bar from zero to a year's return, with a tick for the benchmark"
     on,y = data['universe'].get('chosen_on') or '',r['period']
@@ -512,13 +517,14 @@ def year_chart(data:dict, years:list)->dict:
     return dict(rows=rows, zero=at_percent(scale, 0), ticks=marks,
         starred=any(r['partial'] for r in years), label=f'Calendar years, percent: {said}')
 
-def month_table(months:list, years:list)->list[dict]:
+def month_table(data:dict, months:list, years:list)->list[dict]:
     "A row per year with twelve months, each with value and shade, None where there is none, and the year's return"
+    on = data['universe'].get('chosen_on') or ''
     by,whole = {m['period']: m['strategy'] for m in months},{y['period']: y['strategy'] for y in years}
     def cells(y): return [None if v is None else (hundred(v, 1), shade(v)) for v in (by.get(f'{y}-{m:02d}') for m in range(1, 13))]
-    return [dict(year=y, total=r, months=cells(y)) for y,r in whole.items()]
+    return [dict(year=y, total=r, months=cells(y), past=data['start']<on and f'{y}-01-01'<on) for y,r in whole.items()]
 
-# %% ../nbs/modules/50_report.ipynb #36ed0f08
+# %% ../nbs/modules/50_report.ipynb #0d501d04
 def rolling(months:list, n:int=12)->tuple[list, np.ndarray]:
     "Last month and return of every n complete months in a row, minus the benchmark's if there is one"
     full = [m for m in months if not m['partial']]
@@ -535,14 +541,15 @@ def rolling_text(data:dict, ends:list, d:np.ndarray)->str:
         f'Best {best[0]} to {best[1]}, worst {worst[0]} to {worst[1]}.')
 
 def rolling_plot(data:dict, months:list)->dict|None:
-    "Bars of rolling twelve-month returns; None below a year of windows"
+    "Bars of rolling twelve-month returns, those that ended before the list was chosen on a shade; None below a year of windows"
     ends,d = rolling(months)
     if len(d)<12: return None
     scale,x,step = Scale(min(d.min()*1.1, -.01), max(d.max()*1.1, .01)),np.arange(len(d))/len(d)*BOX,BOX/len(d)*.8
     def bars(keep): return columns(x, x+step, scale(np.where(keep, d, np.nan)), float(scale(0)))
     starts = [(float(p), m[:4]) for p,m in zip(x, ends) if m[5:]=='01']
-    text = rolling_text(data, ends, d)
-    return plot(text, 210, [('fs', bars(d>0)), ('fo', bars(d<=0))], zero=float(scale(0)), text=text,
+    text,on = rolling_text(data, ends, d),data['universe'].get('chosen_on')
+    past = None if before_chosen(data) is None else sum(m<on[:7] for m in ends)/len(d)*BOX
+    return plot(text, 210, [('fs', bars(d>0)), ('fo', bars(d<=0))], zero=float(scale(0)), text=text, past=past,
         y=[(float(scale(t)), number(100*t, 0, sign=True)) for t in ticks(scale.lo, scale.hi, 6)], x=starts[::2 if len(starts)>6 else 1])
 
 # %% ../nbs/modules/50_report.ipynb #75c9d67b
@@ -745,7 +752,7 @@ BACKTEST_TERMS = [('Return a year', 'compound.'), ('Drawdown', 'distance of a cl
     ('Weights', 'targets at each rebalance; between them they drift with prices.'),
     ('90 %', 'from the 5th to the 95th percentile when the history is resampled in blocks.'), ('pp', 'percentage points.')]
 
-# %% ../nbs/modules/50_report.ipynb #6fbb2616
+# %% ../nbs/modules/50_report.ipynb #3e78d1a8
 def year_ends(two:list, dates:list)->list[tuple]:
     "(year, strategy, benchmark) growth at the last session of each December"
     last = {d[:4]: k for k,d in enumerate(dates) if d[5:7]=='12'}
@@ -758,7 +765,7 @@ def backtest_parts(data:dict)->dict:
     years,months = (calendar(data, by) for by in ('year', 'month'))
     return dict(growth=growth_plot(data, two, weeks), drawdown=drawdown_plot(data, two, weeks), series=readout(data, two, weeks),
         years=years, months=months, year_ends=year_ends(two, data['dates']), year_chart=year_chart(data, years),
-        month_rows=month_table(months, years), rolling=rolling_plot(data, months), histogram=histogram(data, months),
+        month_rows=month_table(data, months, years), rolling=rolling_plot(data, months), histogram=histogram(data, months),
         strips=weight_strips(data), turnover=turnover_plot(data), worst=drawdown_rows(data), falls=fall_chart(data))
 
 def backtest_findings(data:dict, parts:dict)->dict:
@@ -783,3 +790,210 @@ def backtest_page(
         findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
         definitions=BACKTEST_TERMS, series=Markup(parts['series'])))
+
+# %% ../nbs/modules/50_report.ipynb #dd7a71ef
+LINES = 60  # Findings of one rule that are shown
+OTHER_RULES = dict(  # What rules look for that are not rules about rows
+    price_basis='What the closes mean, measured on ex-dates', ex_date='An action on a day without a session',
+    another_company='Rows from a time when the ticker was somebody else’s', split_put_back='Closes divided by later splits',
+    split_levels='Splits of which some are in the closes and others not', spinoff_put_back='Closes rescaled by a spin-off',
+    spinoff_levels='A spin-off that may be in the closes', capital_gain_twice='A capital gain within a dividend, and beside it',
+    capital_gain_unclear='A capital gain that may be within a dividend', implied_dividends='Dividends that only the adjusted close knows',
+    adjclose_contradicts='An adjusted close that disagrees with the list of actions',
+    adjclose_unadjusted='An adjusted close without adjustment', differs_from_reference='Closes that another dataset has otherwise',
+    unexplained_step='A step against another dataset, without an ex-date',
+    unlisted_split='A split that only another dataset knows', claim='A vendor’s own word on his closes, which the measurement denies',
+    dividends_in_close='Dividends that are in the closes already')
+
+@cache
+def rule_words()->dict[str,str]:
+    "What each rule of the curation looks for"
+    from quantetf.data.quality import RULES
+    said = {f.__name__: (f.__doc__ or '').strip().partition('\n')[0] for f in RULES}
+    return OTHER_RULES | said
+
+def finding_rows(findings:list)->list[dict]:
+    "Lines of one rule"
+    return [dict(id=f['id'] or 'dataset', sessions=say.session_words(f['sessions']), evidence=f['evidence']) for f in findings]
+
+def rule_group(rule:str, findings:list, alone:bool)->dict:
+    "One rule and its findings, those about the most sessions first"
+    rows = sorted(findings, key=lambda f: (-len(f['sessions']), f['id']))
+    about = rule_words().get(rule, '')
+    return dict(rule=rule, title=capital(plain(rule)), restates=False, about=about, words=say.group_words(findings), open=alone,
+        rows=finding_rows(rows[:LINES]), more=len(rows[LINES:]))
+
+def rule_groups(findings:list, action:str)->list[dict]:
+    "The findings with one action, by rule; opened where they are few, and more than a measurement"
+    by = {}
+    for f in findings:
+        if f['action']==action: by.setdefault(f['rule'], []).append(f)
+    few = action!='measure' and sum(map(len, by.values()))<=12
+    return [rule_group(k, v, few) for k,v in sorted(by.items(), key=lambda o: (-len({f['id'] for f in o[1]}), o[0]))]
+
+# %% ../nbs/modules/50_report.ipynb #f9c49c11
+SECTIONS = (('flag', 'doubts', 'Kept, with a doubt'), ('quarantine', 'aside', 'Set aside'), ('repair', 'repairs', 'Repaired'),
+    ('measure', 'measured', 'Measured'))
+
+def action_section(report:dict, action:str, id:str, title:str)->dict|None:
+    "The findings with one action; None without any"
+    found = [f for f in report['findings'] if f['action']==action]
+    if not found: return None
+    groups = rule_groups(found, action)
+    words = f"{capital(count(len(groups), 'rule'))}, {say.group_words(found)}."
+    if action=='measure': words = 'What was found out by measuring, and on what evidence.'
+    return dict(id=id, title=title, words=words, groups=groups)
+
+def quality_sections(report:dict)->list[dict]:
+    "What was found, by what was done about it"
+    return [s for o in SECTIONS if (s := action_section(report, *o))]
+
+# %% ../nbs/modules/50_report.ipynb #c47d5f38
+COVERED = 120  # Funds with a strip, and with a row in the table of years
+
+def gap_path(
+    gaps:list, # (first, last) missing session
+    scale:Scale,
+)->str:
+    "Marks in the box, at least four wide; those that touch are joined"
+    spans = []
+    for a,b in (scale(days(o)) for o in gaps):
+        if spans and a-2<=spans[-1][1]: spans[-1][1] = max(b+2, spans[-1][1])
+        else: spans.append([a-2, b+2])
+    return columns(*zip(*spans), np.zeros(len(spans)), BOX) if spans else ''
+
+def coverage_row(c:dict, scale:Scale, last:str)->dict:
+    "One fund's strip"
+    a,b = (float(scale(d)) for d in days([c['first'], c['last']]))
+    words = f"{c['id']}: {c['first']} to {c['last']}, {count(c['missing'], 'session')} missing"
+    path = columns([a], [max(b, a+2)], np.zeros(1), BOX)
+    return c | dict(path=path, gap_path=gap_path(c['gaps'], scale), label=words, early=c['last']<last)
+
+def shown(rows:list, notable)->tuple[list, int]: # `notable(row)`: has it something to see?
+    "The rows that fit on a page, in their order, notable ones before others; and how many are left out"
+    keep = set(sorted(range(len(rows)), key=lambda k: (not notable(rows[k]), k))[:COVERED])
+    return [r for k,r in enumerate(rows) if k in keep],len(rows)-len(keep)
+
+# %% ../nbs/modules/50_report.ipynb #30dc8142
+def coverage_strips(record:dict)->dict|None:
+    "The strips of a dataset; None without a fund"
+    if not record['coverage']: return None
+    axis = [record['first'], record['last']]
+    rows,left = shown(record['coverage'], lambda c: c['missing'] or c['last']<record['last'] or c['first']>record['first'])
+    scale = time_scale(axis)
+    return dict(rows=[coverage_row(c, scale, record['last']) for c in rows], left=left,
+        marks=[(round(100*p/BOX, 1), t) for p,t in year_marks(axis, 11)])
+
+# %% ../nbs/modules/50_report.ipynb #44615386
+LETTERS = dict(as_traded=('T', 'p1'), split_adjusted=('S', 'p3'), total_return=('R', 'n2'), mixed=('M', 'n4'), unknown=('?', ''))
+
+def basis_cell(e:dict|None)->dict|None:
+    "Letter, ground and evidence of one fund in one year"
+    if e is None: return None
+    letter,ground = LETTERS.get(e['basis'], ('?', ''))
+    return dict(letter=letter, ground=ground, why=f"{plain(e['basis'])}: {e['evidence']}")
+
+def basis_row(c:dict, eras:dict, years:list)->dict:
+    "One fund's years"
+    kinds = {e['basis'] for e in eras.values()}
+    cells = [basis_cell(eras.get(y)) for y in years]
+    whole = LETTERS.get(c['basis'], ('?', ''))[0]
+    return dict(id=c['id'], basis=c['basis'], whole=whole, changes=len(kinds)>1, cells=cells)
+
+def era_evidence(report:dict, changing:list)->dict|None:
+    "The evidence of every year of the funds whose closes change their meaning, as a group of lines"
+    rows = [dict(id=e['id'], sessions=str(e['year']), evidence=f"{say.BASIS_WORDS.get(e['basis'], e['basis'])}: {e['evidence']}")
+        for e in report['eras'] if e['id'] in set(changing)]
+    if not rows: return None
+    return dict(title='Year by year', restates=False, words=say.some(changing, 8), about='the evidence for the funds that change',
+        open=False, rows=rows[:5*LINES], more=len(rows[5*LINES:]))
+
+def basis_table(report:dict, record:dict)->dict|None:
+    "The table of funds and years; None where no year was measured"
+    by = {}
+    for e in report['eras']: by.setdefault(e['id'], {})[e['year']] = e
+    if not by: return None
+    years = sorted({y for eras in by.values() for y in eras})
+    rows = [basis_row(c, by.get(c['id'], {}), list(range(years[0], years[-1]+1))) for c in record['coverage']]
+    rows,left = shown(rows, lambda r: r['changes'] or r['basis']=='mixed')
+    kinds = [k for k in LETTERS if any(e['basis']==k for e in report['eras']) or any(r['basis']==k for r in rows)]
+    return dict(years=list(range(years[0], years[-1]+1)), rows=rows, left=left, key=[(*LETTERS[k], say.BASIS_WORDS[k]) for k in kinds],
+        evidence=era_evidence(report, [r['id'] for r in rows if r['changes']]))
+
+# %% ../nbs/modules/50_report.ipynb #8330f7e4
+def change_words()->dict[str,str]:
+    "What the kinds of change are called"
+    from quantetf.data.revisions import CHANGES
+    return CHANGES
+
+def change_row(c:dict)->dict:
+    "One change: of many rows, how many; of a few, which"
+    rows = c.get('rows', len(c['sessions']))
+    return dict(id=c['id'] or 'rates', evidence=c['evidence'],
+        sessions=say.session_words(c['sessions']) if rows<=len(c['sessions']) else count(rows, 'row'))
+
+def change_groups(report:dict)->list[dict]:
+    "What differs from the snapshot before, by kind, restated history first and opened"
+    out,all_ = [],say.changes_of(report)
+    for (kind,restates),n in sorted(say.change_counts(report).items(), key=lambda o: (not o[0][1], -o[1], o[0][0])):
+        rows = [change_row(c) for c in all_ if c['kind']==kind and bool(c['restates'])==restates][:LINES]
+        out.append(dict(title=capital(change_words().get(kind, plain(kind))), words=count(n, 'change'), restates=restates, about='',
+            rows=rows, more=n-len(rows), open=restates or len(all_)<=12))
+    return out
+
+def quality_facts(report:dict, name:str, record:dict)->list[tuple[str, str, str]]:
+    "How much there is, and what was done to it"
+    n = {k: len({f['id'] for f in report['findings'] if f['action']==k}) for k in ('flag', 'quarantine', 'repair')}
+    missing = sum(c['missing'] for c in record['coverage'])
+    span = f"{record['first']} to {record['last']}"
+    return [('Funds', number(len(record['coverage'])), ''), ('Sessions', number(record['sessions']), span),
+        ('Missing', number(missing), 'sessions of a fund within its life'), ('Kept, with a doubt', number(n['flag']), 'funds'),
+        ('Set aside', number(n['quarantine']), f"funds; repaired in {number(n['repair'])}"), ('Dataset', name, record['id'][:12])]
+
+def stated(x):
+    "Plain data without what is empty"
+    return {k: stated(v) for k,v in x.items() if v not in ('', None, [], {}, False)} if isinstance(x, dict) else x
+
+def quality_basis(report:dict, name:str, record:dict)->list[tuple[str, str, str]]:
+    "What the page rests on"
+    through = record['adjusted_through']
+    split = [('Splits', f'closes are adjusted for splits up to {through}', '')] if through else []
+    notes = dict.fromkeys([*report['notes'], *record['notes']])
+    return [('Snapshot', record['id'], 'mono'), ('Exchange', record['exchange'], ''), *split, *[('Note on the data', o, '') for o in notes],
+        ('Source', yaml_text(stated(record['source'])), 'pre'),
+        ('All findings', f"data/curated/{name}/{record['id'][:12]}….json holds every finding with all of its sessions", '')]
+
+QUALITY_TERMS = [('Flag', 'odd, and possibly true: the numbers stand as the vendor sent them.'),
+    ('Set aside', 'rows that cannot be prices of this fund; they are not in the tables, and the session is missing there.'),
+    ('Repaired', 'rows with one sensible reading, which replaces what the vendor sent.'),
+    ('Missing', 'sessions of the exchange between a fund’s first and last without a close.'),
+    ('As traded', 'the price of the day. Share counts, dollar volumes and price levels mean something only here.'),
+    ('Adjusted for splits', 'divided by every later split; weights and returns stand, share counts do not.'),
+    ('Total return', 'dividends are in the price; listing them as well would count them twice.'),
+    ('Mixed', 'one of these in some years and another in others: returns across the seam are false.')]
+
+# %% ../nbs/modules/50_report.ipynb #5996da34
+def quality_warnings(report:dict, record:dict)->list[tuple[str, str]]:
+    "What a person should have read before using the data"
+    return [('', text) for text in (say.restated_note(report), say.mixed_note(record), say.unknown_note(record)) if text]
+
+def quality_findings(report:dict, record:dict)->dict:
+    "The finding of each section that is not made of findings"
+    return dict(coverage=say.coverage_finding(record) if record['coverage'] else '', basis=say.basis_years_finding(record),
+        changes=say.changes_since_finding(report))
+
+def quality_page(
+    report:dict,  # Schema quantetf.curation/2
+    name:str,     # Of the dataset
+    record:dict,  # Of its snapshot: id, first, last, sessions, exchange, synthetic, adjusted_through, notes, source, coverage
+)->str: # HTML, complete in itself
+    "The report of a curation"
+    title,n = say.quality_title(report, record),say.attention(report, record)
+    state = ('WARN', f'{number(n)} to look at') if n else ('PASS', 'Nothing to look at')
+    tab = 'SYNTHETIC: '*record['synthetic'] + f'{name}: {title}'
+    return page('quality.html', kind='data quality', name=name, snapshot=record['id'], status='', synthetic=record['synthetic'],
+        dataset=dict(name=name), title=title, head_title=tab, lead=say.quality_lead(report, record),
+        badges=[state] + [('SYN', 'Synthetic')]*record['synthetic'], facts=quality_facts(report, name, record),
+        warnings=quality_warnings(report, record), findings=quality_findings(report, record), sections=quality_sections(report),
+        strips=coverage_strips(record), years=basis_table(report, record), changes=change_groups(report),
+        provenance=quality_basis(report, name, record), definitions=QUALITY_TERMS)

@@ -79,7 +79,7 @@ class Execution:
     def lag(self)->int: # Sessions from decision to fill
         return 0 if self.fill=='same_close' else 1
 
-# %% ../nbs/modules/27_strategy.ipynb #b4ebcd12
+# %% ../nbs/modules/27_strategy.ipynb #024ad98c
 def _inside(part)->list:
     "A component and the components in its fields"
     if isinstance(part, (list, tuple)): return [o for p in part for o in _inside(p)]
@@ -99,6 +99,7 @@ class Strategy:
     risk:object|None = field(default=None, metadata={'role':'risk'})
     benchmark:str|None = None # Ticker to compare with
     description:str = ''      # In a sentence, for reports
+    accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
     name:str = 'unnamed'      # Stem of the config file
 
     @property
@@ -136,7 +137,7 @@ def decide(self:Strategy, view, book=None)->Decision:
     "The portfolio, as it would have been chosen after each close of `view`"
     return self.choose(self.signals(view), book)
 
-# %% ../nbs/modules/27_strategy.ipynb #c5ac5fba
+# %% ../nbs/modules/27_strategy.ipynb #be0acdc4
 def _inlined(universe, configs, where):
     "A universe section with the keys of its file in place of the file's name"
     if not isinstance(universe, dict) or 'file' not in universe: return universe
@@ -156,11 +157,20 @@ def _section(key, value, where):
     if key=='features':
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
+    if key=='accept_mixed': return _names(value, where)
     if not isinstance(value, str): raise ConfigError(f'{where}: expected text, got {value!r}')
     return value
 
-# %% ../nbs/modules/27_strategy.ipynb #24cbf60e
-_NEEDED,_OPTIONAL = ('universe', 'features', 'alpha', 'portfolio'),('costs', 'schedule', 'execution', 'risk', 'benchmark', 'description')
+def _names(value, where):
+    "A list of tickers, each once"
+    if not isinstance(value, list) or not all(isinstance(o, str) and o for o in value):
+        raise ConfigError(f'{where}: expected a list of tickers such as [AGG, EEM], got {value!r}')
+    if twice := sorted({o for o in value if value.count(o)>1}): raise ConfigError(f'{where}: {", ".join(twice)} is listed twice')
+    return tuple(value)
+
+# %% ../nbs/modules/27_strategy.ipynb #e82c1a47
+_NEEDED = 'universe', 'features', 'alpha', 'portfolio'
+_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed'
 
 def make_strategy(
     config:dict,      # Sections as read from YAML
@@ -205,10 +215,10 @@ def load_strategy(
     if file.is_file(): return make_strategy(read_yaml(file), name, settings.configs, file.name)
     raise ConfigError(f'no strategy {name!r}{did_you_mean(name, known)}; {folder.name} has {", ".join(known) or "none"}')
 
-# %% ../nbs/modules/27_strategy.ipynb #267b18e0
+# %% ../nbs/modules/27_strategy.ipynb #43cdd221
 def strategy_config(
     strategy:Strategy,
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
     config = resolved(strategy, kind=False)
-    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None}
+    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k]!=[]}

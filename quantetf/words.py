@@ -10,14 +10,16 @@ from math import isfinite
 from numbers import Real
 
 # %% auto #0
-__all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'RATIOS', 'known', 'number', 'percent', 'points', 'small',
-           'count', 'listing', 'some', 'capital', 'weekday', 'years_between', 'by_action', 'held', 'trades_title',
-           'production_title', 'change_sentence', 'weights_phrase', 'upkeep_sentence', 'when_sentence', 'hold_lead',
-           'blocked_lead', 'production_lead', 'trades_finding', 'targets_finding', 'distance', 'furthest',
+__all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'RATIOS', 'BASIS_WORDS', 'known', 'number', 'percent', 'points',
+           'small', 'count', 'listing', 'some', 'capital', 'weekday', 'years_between', 'by_action', 'held',
+           'trades_title', 'production_title', 'change_sentence', 'weights_phrase', 'upkeep_sentence', 'when_sentence',
+           'hold_lead', 'blocked_lead', 'production_lead', 'trades_finding', 'targets_finding', 'distance', 'furthest',
            'hold_finding', 'changes_finding', 'cut', 'score_text', 'scores_finding', 'checks_finding', 'basis_finding',
            'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence', 'chosen_note', 'convention_notes',
            'backtest_lead', 'figures_finding', 'growth_finding', 'years_finding', 'weights_finding', 'turnover_finding',
-           'drawdowns_finding', 'holds_finding']
+           'drawdowns_finding', 'holds_finding', 'changes_of', 'change_counts', 'mixed_funds', 'attention',
+           'quality_title', 'session_words', 'group_words', 'quality_lead', 'mixed_note', 'unknown_note',
+           'restated_note', 'coverage_finding', 'basis_years_finding', 'changes_since_finding']
 
 # %% ../nbs/modules/48_words.ipynb #7fcb2abe
 MINUS,NBSP,DASH = '\u2212','\u00a0','\u2013'
@@ -424,3 +426,103 @@ def holds_finding(data:dict)->str:
     "On how many dates the strategy did not decide"
     n,of = len(data['holds']),data['rebalances']
     return f"{capital(count(n, 'date'))} of {number(of)} without a decision: the holdings were kept." if n else ''
+
+# %% ../nbs/modules/48_words.ipynb #44fb5459
+def changes_of(report:dict)->list[dict]:
+    "What differs from the snapshot before; a long list comes with counts, and says only its first ones"
+    c = report['changes']
+    return c['changes'] if isinstance(c, dict) else c
+
+def change_counts(report:dict)->dict[tuple[str, bool], int]:
+    "How many changes there are of each kind, those that restate history apart"
+    if isinstance(report['changes'], dict): return {(o['kind'], bool(o['restates'])): o['changes'] for o in report['changes']['counts']}
+    keys = [(o['kind'], bool(o['restates'])) for o in report['changes']]
+    return {k: keys.count(k) for k in dict.fromkeys(keys)}
+
+def mixed_funds(record:dict)->list[str]:
+    "The funds whose prices are adjusted in some years and not in others"
+    return [c['id'] for c in record['coverage'] if c['basis']=='mixed']
+
+def attention(report:dict, record:dict)->int:
+    "How many findings want a person: doubts, what was set aside, mixed series, restated history"
+    doubts = sum(f['action'] in ('flag', 'quarantine') for f in report['findings'])
+    return doubts + len(mixed_funds(record)) + sum(n for (_,restates),n in change_counts(report).items() if restates)
+
+def quality_title(report:dict, record:dict)->str:
+    "The size of a dataset and whether somebody should look at it, in one line"
+    n = attention(report, record)
+    what = f"{'one finding needs' if n==1 else f'{number(n)}{NBSP}findings need'} your attention" if n else 'nothing needs your attention'
+    funds,days = len(record['coverage']),record['sessions']
+    return f"{number(funds)} fund{'s'*(funds!=1)}, {number(days)} session{'s'*(days!=1)}; {what}"
+
+# %% ../nbs/modules/48_words.ipynb #d8108101
+def session_words(
+    sessions:list, # ISO dates
+)->str:
+    "Dates as one would say them: all of a few, the ends of many"
+    if len(sessions)<=3: return listing(sessions) if sessions else ''
+    return f'{min(sessions)} to {max(sessions)}, {count(len(sessions), "session")}'
+
+def group_words(findings:list)->str:
+    "How many funds and sessions the findings of one rule are about"
+    ids,days = {f['id'] for f in findings if f['id']},sum(len(f['sessions']) for f in findings)
+    funds = count(len(ids), 'fund') if ids else 'the whole dataset'
+    return funds + (f", {count(days, 'session')}" if days else '')
+
+# %% ../nbs/modules/48_words.ipynb #8cb7eea4
+def quality_lead(report:dict, record:dict)->str:
+    "What was done about what was found, under the title"
+    verbs = dict(quarantine='set rows aside', repair='repaired them', flag='let them through with a doubt')
+    n = {k: sum(f['action']==k for f in report['findings']) for k in verbs}
+    said = [f'{small(n[k])} {verb}' for k,verb in verbs.items() if n[k]]
+    done = 'No rule found anything to flag, to repair or to set aside.'
+    if said: done = f"Of {count(sum(n.values()), 'finding')}, {listing(said)}; what the vendor sent is kept as it came."
+    return f"{record['first']} to {record['last']}, sessions of {record['exchange']}. {done}"
+
+def mixed_note(record:dict)->str:
+    "What follows from mixed series; empty without one"
+    ids = mixed_funds(record)
+    if not ids: return ''
+    verb,them = ('is','it') if len(ids)==1 else ('are','them')
+    return (f'{some(ids, 8)} {verb} adjusted in some years and not in others: a strategy that uses {them} is refused, '
+        f'unless its config accepts {them} by name (accept_mixed).')
+
+def unknown_note(record:dict)->str:
+    "What follows where nobody knows what closes mean; empty if somebody does"
+    ids = [c['id'] for c in record['coverage'] if c['basis']=='unknown']
+    if not ids: return ''
+    return (f"What the closes of {some(ids, 8)} mean could not be measured, so share counts and price levels are not used. Name a "
+        'dataset with the same funds to compare with (against), or list their dividends in actions.csv.')
+
+def restated_note(report:dict)->str:
+    "What was restated since the snapshot before; empty if nothing"
+    ids = sorted({c['id'] or 'rates' for c in changes_of(report) if c['restates']})
+    return f'History that was published before has other numbers now: {some(ids, 8)}.' if ids else ''
+
+# %% ../nbs/modules/48_words.ipynb #0f5ba615
+BASIS_WORDS = dict(as_traded='as traded', split_adjusted='adjusted for splits', total_return='a total return', mixed='mixed',
+    unknown='not known')
+
+def coverage_finding(record:dict)->str:
+    "How complete the data are"
+    c,last = record['coverage'],record['last']
+    holes,early = [o for o in c if o['missing']],[o['id'] for o in c if o['last']<last]
+    gone = sum(o['missing'] for o in holes)
+    said = f"{capital(count(gone, 'session'))} missing, in {some([o['id'] for o in holes])}" if gone else 'No session is missing'
+    return said + (f"; {some(early)} {'ends' if len(early)==1 else 'end'} before {last}." if early else '.')
+
+def basis_years_finding(record:dict)->str:
+    "What the closes are, by fund"
+    kinds = [o['basis'] for o in record['coverage']]
+    by = sorted({k: kinds.count(k) for k in kinds}.items(), key=lambda o: (-o[1], o[0]))
+    words = [(BASIS_WORDS.get(k, k), n) for k,n in by]
+    if len(by)==1: return f"The closes of {f'all {number(len(kinds))} funds' if len(kinds)>1 else 'the fund'} are {words[0][0]}."
+    return capital(listing([f"{basis} in {count(n, 'fund')}" for basis,n in words]) + '.')
+
+def changes_since_finding(report:dict)->str:
+    "What differs from the snapshot before"
+    counts = change_counts(report)
+    all_,n = sum(counts.values()),sum(v for (_,restates),v in counts.items() if restates)
+    if not all_: return ''
+    more = f"; {small(n)} {'restates' if n==1 else 'restate'} history." if n else ', none of which restates history.'
+    return capital(count(all_, 'change')) + more

@@ -25,10 +25,10 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version').stdout.strip()==f'quantetf {quantetf.__version__}'
-    for command in (), ('ingest',), ('snapshots',), ('produce',), ('backtest',), ('due',):
+    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('due',):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
-        assert command in ((), ('snapshots',)) or '[OPTIONS]' in done.stdout
+        assert command==() or '[OPTIONS]' in done.stdout
 
 
 def test_help_loads_nothing_heavy():
@@ -45,9 +45,9 @@ def test_wrong_usage(call):
 
 
 def test_outside_a_project(call, tmp_path):
-    done = call('quantetf', 'snapshots', cwd=tmp_path)
+    done = call('quantetf', 'snapshot', 'list', cwd=tmp_path)
     assert done.returncode==1 and done.stderr.startswith('Error: no settings.ini') and done.stderr.count('\n')==1
-    debug = call('quantetf', '--debug', 'snapshots', cwd=tmp_path)
+    debug = call('quantetf', '--debug', 'snapshot', 'list', cwd=tmp_path)
     assert debug.returncode==1 and 'Traceback (most recent call last)' in debug.stderr
 
 
@@ -64,10 +64,11 @@ def test_ingest_and_snapshots(call, place, prices, tmp_path):
     cut = call('quantetf', 'ingest', 'csv', prices, '--name', 'cut', '--until', '2024-06-26')
     assert '2024-06-24 to 2024-06-26' in cut.stdout, cut.stderr
 
-    listed = call('quantetf', 'snapshots')
+    listed = call('quantetf', 'snapshot', 'list')
     assert listed.returncode==0, listed.stderr
-    heads = [line.split()[0].split('@')[0] for line in listed.stdout.splitlines() if not line.startswith(' ')]
-    assert heads==['cut', 'demo', 'two'] and 'SYNTHETIC' in listed.stdout
+    assert [line.split()[0] for line in listed.stdout.splitlines()]==['name', 'cut', 'two']
+    assert call('quantetf', 'snapshot', 'show', 'demo').returncode==0
+    assert 'SYNTHETIC' in call('quantetf', 'snapshot', 'list').stdout
 
 
 def test_ingest_says_what_is_wrong(call, place, prices, tmp_path):

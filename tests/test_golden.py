@@ -10,7 +10,8 @@ import pytest
 
 from quantetf.backtest.engine import backtest
 from quantetf.core import ParameterError, find_settings
-from quantetf.data.snapshot import ingest, open_snapshot
+from quantetf.data.ingest import ingest
+from quantetf.data.snapshot import open_snapshot
 from quantetf.data.view import load_panel
 from quantetf.production.proposal import propose
 from quantetf.production.runtime import produce

@@ -142,10 +142,23 @@ def test_ingest_notebook(place, call, tmp_path):
     rows = ''.join(f'2024-06-{d},{p},{p+1},{p-1},{p},{p},1000000,0\n' for d,p in closes.items())
     for ticker in 'AAA', 'BBB': (folder/f'{ticker}.csv').write_text(head+rows)
     place['QUANTETF_DATA'] = str(tmp_path/'data')
-    done = call('papermill', 'ingest.ipynb', '-p', 'folder', folder, '-p', 'name', 'two', cwd=NBS)
+    command = 'papermill', 'ingest.ipynb', '-p', 'source', folder, '-p', 'name', 'two'
+    done = call(*command, cwd=NBS)
     assert done.returncode==0, done.stderr
     assert done.stdout.startswith(f'snapshot {tmp_path}')
-    assert Path(done.stdout.split()[1], 'snapshot.json').is_file()
+    snapshot,page = (Path(o.split()[1]) for o in done.stdout.splitlines())
+    assert (snapshot/'snapshot.json').is_file()
+    assert page==tmp_path/'data'/'curated'/'two'/f'{snapshot.name}.html' and '<h1>2 funds, 5 sessions; ' in page.read_text()
+    assert '2 funds, 5 sessions' in executed(place, snapshot.name)[0].read_text()
+    shorter = call(*command[:-1], 'shorter', '-p', 'until', '20240627', '-p', 'options', 'prices=adjusted', cwd=NBS)
+    assert shorter.returncode==0 and '<h1>2 funds, 4 sessions; ' in Path(shorter.stdout.split()[-1]).read_text(), shorter.stderr
+    wrong = call(*command, '-p', 'options', 'price=adjusted', cwd=NBS)
+    assert wrong.returncode==1 and "did you mean 'prices'?" in wrong.stderr and wrong.stderr.count('\n')==1
+
+
+def test_an_option_that_is_none_is_one_line(place, call, tmp_path):
+    done = call('papermill', 'ingest.ipynb', '-p', 'source', tmp_path, '-p', 'name', 'two', '-p', 'options', 'adjusted', cwd=NBS)
+    assert done.returncode==1 and 'write name=value' in done.stderr and done.stderr.count('\n')==1
 
 
 # What is not ours: a project with a run notebook, one without the mark, and one that misbehaves

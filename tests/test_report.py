@@ -10,7 +10,7 @@ from importlib.resources import files
 
 import pytest
 
-from quantetf.report import backtest_page, production_page
+from quantetf.report import backtest_page, production_page, quality_page
 
 EVIL = '<script>alert("x")</script>'
 CHECKS = [dict(name='freshness', status='PASS', evidence='All funds have a bar.', limit='all'),
@@ -78,11 +78,42 @@ def backtest(years=4, funds=5, **changes):
         interest=None, notes=['Cash earns nothing.'], checks=CHECKS) | changes
 
 
+def finding(rule, id, sessions, action):
+    return dict(rule=rule, id=id, sessions=sessions, action=action, evidence=f'seen in {id}.csv, row 7')
+
+
+def quality(funds=12, **changes):
+    "Findings of a curation and the record of its snapshot"
+    ids,days = [f'F{k:04d}' for k in range(funds)],[str(date(2020, 3, 2) + timedelta(k)) for k in range(4)]
+    findings = [finding('missing_sessions', id, days[:1+k%4], 'flag') for k,id in enumerate(ids) if k%3==0]
+    findings += [finding('no_bar', ids[1], days[:1], 'quarantine'), finding('twice', ids[2], days[1:2], 'repair')]
+    findings += [finding('price_basis', id, [], 'measure') for id in ids]
+    def era(id, year, basis): return dict(id=id, year=year, basis=basis, events=4, evidence='4 ex-dates agree')
+    kinds = ('as_traded', 'split_adjusted', 'total_return', 'mixed', 'unknown')
+    eras = [era(id, y, kinds[y%5] if k==1 else 'as_traded') for k,id in enumerate(ids) for y in range(2005, 2025)]
+    change = dict(kind='corrected_price', id=ids[0], sessions=days[:1], rows=1, cells=1, restates=True, evidence='close 1 to 2')
+    report = dict(schema='quantetf.curation/2', adjusted_through='2024-06-28', notes=['Closes are split-adjusted.'], findings=findings,
+        eras=eras, changes=[change])
+    def row(k, id): return dict(id=id, name=f'Fund number {k}', first='2005-01-03' if k else '2009-07-01', missing=(1+k%4)*(k%3==0),
+        last='2024-06-28' if k!=3 else '2019-05-31', basis='mixed' if k==1 else 'as_traded', gaps=[days[:2]]*(k%3==0))
+    record = dict(id='7bef'*16, first='2005-01-03', last='2024-06-28', sessions=4904, exchange='XNYS', synthetic=False, notes=['A note.'],
+        adjusted_through='2024-06-28', source=dict(kind='csv', raw='abc'), coverage=[row(k, id) for k,id in enumerate(ids)])
+    return dict(report=report | changes, name='us33', record=record)
+
+
+def clean():
+    "A dataset without anything to say about it"
+    q = quality(3, findings=[], eras=[], changes=[])
+    whole = dict(first='2005-01-03', last='2024-06-28', missing=0, basis='as_traded')
+    return q | dict(record=q['record'] | dict(synthetic=True, adjusted_through='', coverage=[o | whole for o in q['record']['coverage']]))
+
+
 def evil(data):
     "The same data with markup wherever a name or a text may come from outside"
     if isinstance(data, dict): return {k: evil(v) for k,v in data.items()}
     if isinstance(data, list): return [evil(v) for v in data]
-    free = data in ('holdings.csv', 'SPY', 'core20', 'static', 'F001', 'F003') or isinstance(data, str) and ' ' in data
+    names = 'holdings.csv', 'SPY', 'core20', 'static', 'F001', 'F003', 'F0000', 'F0001', 'corrected_price', 'no_bar'
+    free = data in names or isinstance(data, str) and ' ' in data
     return EVIL + data if free else data
 
 
@@ -99,7 +130,8 @@ def alone():
 PAGES = dict(published=lambda: production_page(packet()), first=lambda: production_page(first()),
     hold=lambda: production_page(hold()), blocked=lambda: production_page(blocked()), backtest=lambda: backtest_page(backtest()),
     alone=lambda: backtest_page(alone()), evil=lambda: production_page(evil(packet())),
-    evil_backtest=lambda: backtest_page(evil(backtest())))
+    evil_backtest=lambda: backtest_page(evil(backtest())), quality=lambda: quality_page(**quality()), clean=lambda: quality_page(**clean()),
+    evil_quality=lambda: quality_page(**evil(quality()) | dict(name=EVIL)))
 
 
 @pytest.mark.parametrize('name', PAGES)
@@ -114,7 +146,7 @@ def test_page_is_complete_in_itself(name):
     assert html.count('<table')==html.count('<caption'), 'a table without caption'
 
 
-@pytest.mark.parametrize('name', ['evil', 'evil_backtest'])
+@pytest.mark.parametrize('name', ['evil', 'evil_backtest', 'evil_quality'])
 def test_names_stay_text(name):
     html = PAGES[name]()
     assert '<script>alert' not in html and '&lt;script&gt;alert' in html
@@ -136,10 +168,10 @@ def test_what_is_not_known_is_a_dash_and_never_a_zero(gone):
 
 
 def test_states_are_said_in_words():
-    pages = {k: PAGES[k]() for k in ('published', 'first', 'hold', 'blocked', 'alone')}
+    pages = {k: PAGES[k]() for k in ('published', 'first', 'hold', 'blocked', 'alone', 'quality', 'clean')}
     title = {k: re.search('<title>(.*)</title>', v)[1] for k,v in pages.items()}
     synthetic = {k for k,v in pages.items() if '</svg>SYNTHETIC: invented prices' in v}
-    assert synthetic=={'first', 'alone'}=={k for k,v in title.items() if v.startswith('SYNTHETIC')}
+    assert synthetic=={'first', 'alone', 'clean'}=={k for k,v in title.items() if v.startswith('SYNTHETIC')}
     assert title['hold'].startswith('HOLD: no trades on 2024-06-14') and title['blocked'].startswith('BLOCKED: do not trade')
     assert {k for k,v in pages.items() if '<table class="trades"' in v}=={'published', 'first'}
     assert 'SPLG ends on' in pages['blocked'] and 'The next decision is due on' in re.sub('<[^>]*>', '', pages['hold'])
@@ -148,6 +180,47 @@ def test_states_are_said_in_words():
 def test_pages_fit_in_a_mail():
     assert len(production_page(packet(funds=250)).encode())<400_000
     assert len(backtest_page(backtest(years=20, funds=60)).encode())<400_000
+    assert len(quality_page(**quality(funds=5000)).encode())<400_000
+
+
+def test_results_from_before_the_list_was_chosen_are_shaded_and_said():
+    def shaded(on):
+        html = backtest_page(backtest(universe=COMMON['universe'] | dict(chosen_on=on)))
+        return {k: html.count(k) for k in ('class="fshade"', 'class="past"')},re.sub('<[^>]*>', '', html)
+    marks,words = shaded('2012-01-03')
+    assert marks=={'class="fshade"': 4+5+1, 'class="past"': 3+3}, 'four plots, five funds and cash; three years twice'
+    assert 'results before that date know who survived, and are shaded' in words and 'Shaded: before the fund list was chosen' in words
+    marks,words = shaded('2009-12-31')
+    assert set(marks.values())=={0} and 'know who survived' not in words
+    assert 'survivorship is not excluded anywhere' in shaded(None)[1]
+
+
+def test_the_page_on_data_says_what_wants_a_person():
+    text = re.sub('<[^>]*>', '', re.sub('<(style|script)>.*?</\\1>', '', PAGES['quality'](), flags=re.S)).replace('\xa0', ' ')
+    assert '12 funds, 4,904 sessions; 7 findings need your attention' in text, 'four gaps, one row set aside, one mixed fund, one restated'
+    assert 'F0001 is adjusted in some years and not in others' in text and 'other numbers now: F0000' in text
+    assert 'Ten sessions missing, in four funds; F0003 ends before 2024-06-28' in text
+    assert PAGES['quality']().count('<path class="fo"')==4
+    clean = PAGES['clean']()
+    assert 'nothing needs your attention' in clean and '<details' not in clean and 'id="basis"' not in clean
+
+
+def test_years_are_told_by_letters_and_not_by_colour_alone():
+    html = PAGES['quality']()
+    cells = re.search('<span class="tk">F0001</span></th>(.*?)</tr>', html)[1]
+    assert ''.join(re.findall('<td[^>]*>(.)</td>', cells))=='TSRM?'*4
+    assert html.count('<i class="sw ')==5
+    evidence = re.search('<b>Year by year</b>.*?</details>', html, re.S)[0]
+    assert evidence.count('F0001')==20+1 and 'F0002' not in evidence and 'mixed: 4 ex-dates agree' in evidence
+
+
+def test_of_five_thousand_funds_those_with_something_to_see_are_shown():
+    q = quality(funds=5000)
+    for k,c in enumerate(q['record']['coverage']): c['missing'] = int(k>=4990)
+    html = quality_page(**q)
+    shown = re.findall('<span class="tk">(F\\d+)</span><div', html)
+    assert len(shown)==120 and shown[-10:]==[f'F{k}' for k in range(4990, 5000)]
+    assert '4,880 more funds without a gap' in html and 'more; the JSON beside this page has all of them' in html
 
 
 def test_bytes_do_not_depend_on_the_process(root):
@@ -273,8 +346,21 @@ def test_page_stands_without_scripts_and_in_the_dark(see):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize('name', ['first', 'backtest'])
+@pytest.mark.parametrize('name', ['first', 'backtest', 'quality'])
 def test_page_prints(see, name):
     pdf = see(name, color_scheme='dark').pdf(prefer_css_page_size=True, print_background=True)
     pages = len(re.findall(rb'/Type\s*/Page\b', pdf))
     assert pdf.startswith(b'%PDF') and 1<pages<=8
+
+
+@pytest.mark.browser
+def test_a_rule_opens_to_its_funds_without_scripts(see):
+    tab = see('quality', java_script_enabled=False)
+    group = tab.locator('#measured details')
+    group.locator('summary').focus()
+    before = group.locator('tbody').is_visible()
+    tab.keyboard.press('Enter')
+    assert (before, group.locator('tbody').is_visible())==(False, True)
+    tab.set_viewport_size(dict(width=360, height=900))
+    box = group.locator('tbody tr').first.bounding_box()
+    assert box['x']>=0 and box['x']+box['width']<=360

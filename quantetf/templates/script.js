@@ -1,5 +1,7 @@
 'use strict';
-// The page is complete without this file. It adds sorting to tables, and a read-out to the curves.
+// The page is complete without this file. It adds sorting to tables, and a read-out to the curves; and it opens what is closed before printing.
+
+addEventListener('beforeprint', () => { for (const part of document.querySelectorAll('details')) part.open = true; });
 
 // <table data-sort>: every header without data-nosort becomes a button; cells give their value in data-v
 for (const table of document.querySelectorAll('table[data-sort]')) {
