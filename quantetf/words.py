@@ -427,7 +427,7 @@ def holds_finding(data:dict)->str:
     n,of = len(data['holds']),data['rebalances']
     return f"{capital(count(n, 'date'))} of {number(of)} without a decision: the holdings were kept." if n else ''
 
-# %% ../nbs/modules/48_words.ipynb #44fb5459
+# %% ../nbs/modules/48_words.ipynb #9a3602c7
 def changes_of(report:dict)->list[dict]:
     "What differs from the snapshot before; a long list comes with counts, and says only its first ones"
     c = report['changes']
@@ -451,7 +451,7 @@ def attention(report:dict, record:dict)->int:
 def quality_title(report:dict, record:dict)->str:
     "The size of a dataset and whether somebody should look at it, in one line"
     n = attention(report, record)
-    what = f"{'one finding needs' if n==1 else f'{number(n)}{NBSP}findings need'} your attention" if n else 'nothing needs your attention'
+    what = f"{'one point needs' if n==1 else f'{number(n)}{NBSP}points need'} your attention" if n else 'nothing needs your attention'
     funds,days = len(record['coverage']),record['sessions']
     return f"{number(funds)} fund{'s'*(funds!=1)}, {number(days)} session{'s'*(days!=1)}; {what}"
 

@@ -167,7 +167,7 @@ def test_the_basis_is_measured_not_believed(tmp_path, place):
     assert traded.tables.instruments.basis[0]=='as_traded' and traded.tables.bars.close.tolist()==closes
     assert basis(as_sent).tables.instruments.basis[0]=='split_adjusted', 'no split is known, none can be excluded'
     fell = basis(as_sent, split).tables
-    assert fell.instruments.basis[0]=='unknown' and fell.bars.close.tolist()==closes, 'nothing was divided, and AdjClose says that nothing happened'
+    assert fell.instruments.basis[0]=="unknown" and fell.bars.close.tolist()==closes, "nothing was divided; AdjClose denies the split"
     put_back = basis(split_away, split, closes=split_away).tables.bars
     assert put_back.close.tolist()==closes and put_back.volume.tolist()==[500., 500., 1000., 1000.]
     assert basis(as_sent, splits_complete=True).tables.instruments.basis[0]=='as_traded'

@@ -197,7 +197,7 @@ def test_results_from_before_the_list_was_chosen_are_shaded_and_said():
 
 def test_the_page_on_data_says_what_wants_a_person():
     text = re.sub('<[^>]*>', '', re.sub('<(style|script)>.*?</\\1>', '', PAGES['quality'](), flags=re.S)).replace('\xa0', ' ')
-    assert '12 funds, 4,904 sessions; 7 findings need your attention' in text, 'four gaps, one row set aside, one mixed fund, one restated'
+    assert '12 funds, 4,904 sessions; 7 points need your attention' in text, 'four gaps, one row set aside, one mixed fund, one restated'
     assert 'F0001 is adjusted in some years and not in others' in text and 'other numbers now: F0000' in text
     assert 'Ten sessions missing, in four funds; F0003 ends before 2024-06-28' in text
     assert PAGES['quality']().count('<path class="fo"')==4

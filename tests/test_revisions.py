@@ -11,6 +11,7 @@ from hypothesis import Phase, assume, given
 from hypothesis import settings as rules
 from hypothesis import strategies as st
 
+from quantetf.calendars import sessions_between
 from quantetf.data.revisions import compare
 from quantetf.data.schema import Tables
 
@@ -365,3 +366,18 @@ def test_words_and_plain_data_stay_short():
     plain = changes.as_dict(most=10)
     assert plain['restates'] and sum(o['changes'] for o in plain['counts'])==len(changes)>len(plain['changes'])
     assert json.loads(json.dumps(plain, allow_nan=False))==plain
+
+
+def test_two_vendors_compared_stay_readable():
+    "Hundreds of small steps, as between the closes of two sources, are counted and not recited"
+    rng = np.random.default_rng(0)
+    days = sessions_between('2019-01-02', '2021-12-31').astype('datetime64[us]')
+    close = 100*np.exp(np.cumsum(rng.normal(0, .01, len(days))))
+    steps = np.repeat(np.cumprod(1 + rng.normal(0, 1e-3, len(days)//8 + 1)), 8)[:len(days)]
+    def of(c):
+        bars = pd.DataFrame(dict(id='AAA', session=days, open=np.nan, high=np.nan, low=np.nan, close=c, volume=np.nan))
+        one = pd.DataFrame(dict(id=['AAA'], name='', asset_class='', listed=days[:1], delisted=pd.NaT, delisting_value=np.nan,
+            basis='split_adjusted'))
+        return Tables(bars=bars, instruments=one)
+    lines = compare(of(close), of(close*steps)).words()
+    assert any('more like this' in o for o in lines) and max(map(len, lines))<800

@@ -328,7 +328,7 @@ def _split_at(pair, k, volume, after):
     seen = _simple(level/after)
     return (seen if seen!=1 or not here.any() else float(np.prod(values[here]))),level
 
-# %% ../../nbs/modules/13_revisions.ipynb #e5b55c3f
+# %% ../../nbs/modules/13_revisions.ipynb #736b8e97
 def rescalings(
     pair:Pair,
 )->Rescaling:
@@ -348,7 +348,8 @@ def rescalings(
         out.prices[:k] *= why[1]/why[0]
         found += _rescaled(pair, int(k), *why)
         if split!=1: out.splits[0].append(pair.day[k] if k<T else pair.day[-1]+np.timedelta64(1, 'D')); out.splits[1].append(split)
-    return out._replace(changes=found, unexplained='; '.join(strange), half=half)
+    rest = [f'and {_count(len(strange)-3, "step")} more like this'] if len(strange)>3 else []
+    return out._replace(changes=found, unexplained='; '.join(strange[:3] + rest), half=half)
 
 # %% ../../nbs/modules/13_revisions.ipynb #caf72d21
 def _ex(pair, k):
