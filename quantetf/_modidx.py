@@ -48,6 +48,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit.Exam.differs': ( 'modules/audit.html#exam.differs',
                                                                                    'quantetf/backtest/audit.py'),
+                                         'quantetf.backtest.audit.Exam.many': ( 'modules/audit.html#exam.many',
+                                                                                'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit.Exam.memory': ( 'modules/audit.html#exam.memory',
                                                                                   'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit.Exam.on_cut': ( 'modules/audit.html#exam.on_cut',

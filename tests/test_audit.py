@@ -306,7 +306,7 @@ class TestQuestions:
     def test_who_uses_the_other_dates_is_seen_when_asked_alone(self):
         a = audit(feature(lambda view: half_year(view) - np.nanmean(half_year(view), axis=0)), shared(), sample=6, quick=True)
         assert {o.source for o in a.differences if o.check=='alone'}=={'without the other dates'}
-        assert {o.session for o in a.differences if o.check=='alone'}==set(map(str, a.dates))
+        assert len({o.session for o in a.differences if o.check=='alone'})==a.count>len(a.dates)==6 # All dates, not just the drawn ones
 
     @pytest.mark.parametrize('shows', [lambda n: True, lambda n: n==1, lambda n: n>1], ids=['always', 'for one date', 'for many'])
     def test_only_again_sees_who_counts_its_questions(self, shows):
@@ -457,6 +457,11 @@ def test_who_keeps_peeks_by_date_and_version_is_not():
 def test_every_bit_counts():
     leak = shifted(np.random.default_rng(3))[1]
     assert {'cut', 'poisoned'}<=found_by(feature(lambda view: half_year(view)*(1 + 1e-14*np.tanh(leak(view)))))
+    asked = []
+    def compute(view):
+        asked.append(view)
+        return half_year(view)*(1 + 1e-14*len(asked))
+    assert found_by(feature(compute))>={'again'}
 
 
 def test_a_fact_nobody_had_heard_of_yet_is_no_error():
@@ -492,7 +497,10 @@ def all_the_past(view):
     return np.stack([half_year(v)[0]/np.nanstd(history(v, 'ret')[0][:int(history(v, 'ret')[1][0])+1], axis=0) for v in view])
 
 
-@pytest.mark.parametrize('compute', [lambda view: view.lag('tr'), lambda view: half_year(view)*view.age(), all_the_past])
+def changes_its_mind(view): return half_year(view) + ((view.age()>400) & (view.age()<600))
+
+
+@pytest.mark.parametrize('compute', [lambda view: view.lag('tr'), lambda view: half_year(view)*view.age(), all_the_past, changes_its_mind])
 def test_dependence_on_the_beginning_is_a_warning(compute):
     a = audit(feature(compute), shared(), sample=4)
     assert a.status=='WARN' and [o.name for o in a.checks if o.status!='PASS']==['warm-up'] and a.warmup[-1].unstable

@@ -372,11 +372,17 @@ def differs(self:Exam,
     step,name,id,got,want = found
     return [Difference(check, source, session, step, name, id, got, want)]
 
-# %% ../../nbs/modules/33_audit.ipynb #cb190c1e
+# %% ../../nbs/modules/33_audit.ipynb #66cb1e2c
+@patch
+def many(self:Exam, most=250)->np.ndarray:
+    "Numbers of the dates that are asked where asking is cheap"
+    return np.union1d(self.picked, np.linspace(0, len(self.due)-1, min(most, len(self.due))).astype(int))
+
 @patch
 def alone(self:Exam)->list[Difference]:
     "Each date on its own"
-    return [o for i,d in self.asked for o in self.differs(self.ask(self.data.full, d), i, 'alone', 'without the other dates')]
+    asked = [(int(i), self.due[i]) for i in self.many()]
+    return [o for i,d in asked for o in self.differs(self.ask(self.data.full, d), i, 'alone', 'without the other dates')]
 
 @patch
 def again(self:Exam)->list[Difference]:
@@ -649,7 +655,7 @@ def _repr_html_(self:Audit):
     blind = ''.join(f'<li>{escape(o)}</li>' for o in self.blind_spots)
     return f'{checks}<details><summary>What moves it, and what this audit cannot see</summary>{moves}<ul>{blind}</ul></details>'
 
-# %% ../../nbs/modules/33_audit.ipynb #62d8c9ef
+# %% ../../nbs/modules/33_audit.ipynb #773ef6b2
 def audit(
     strategy:Strategy,
     snapshot,       # `Snapshot`, or `Rebuilt` to share its panels between strategies
@@ -664,8 +670,8 @@ def audit(
     found = dict(again=exam.again(), alone=exam.alone(), cut=exam.on_schedule() + exam.on_cut(), poisoned=exam.on_poisoned(),
         memory=exam.memory())
     n,said = len(exam.picked),declared(exam.strategy)
-    future = n - int(exam.dates[-1]==data.sessions[-1])
-    lines = [_line(k, v, future if k=='poisoned' else n) for k,v in found.items()]
+    asked = dict(alone=len(exam.many()), poisoned=n - int(exam.dates[-1]==data.sessions[-1]))
+    lines = [_line(k, v, asked.get(k, n)) for k,v in found.items()]
     warm,reads = ([],{}) if quick else (exam.warmup(),exam.reads())
     if warm: lines.append(_warm_line(warm, said))
     differences = [o for v in found.values() for o in v]

@@ -23,14 +23,14 @@ from .schema import COLUMNS
 # %% auto #0
 __all__ = ['Piece', 'cut', 'piece_hashes', 'keep_chunks', 'Chunks']
 
-# %% ../../nbs/modules/13_chunks.ipynb #abc402c4
+# %% ../../nbs/modules/13_chunks.ipynb #b241b56c
 def _years(df):
     "Year -> rows of a table, in their order"
     day = df.session.to_numpy().view('i8')//86_400_000_000
     if not len(day): return {}
     calendar = np.arange(day.min(), day.max()+1).astype('datetime64[D]').astype('datetime64[Y]').astype(int) + 1970
     year = calendar.astype('i2')[day-day.min()]
-    order,found = np.argsort(year, kind='stable'),np.unique(calendar[np.unique(day)-day.min()])
+    order,found = np.argsort(year, kind='stable'),np.flatnonzero(np.bincount(year)) # Short integers are sorted fast
     return dict(zip(map(str, found), np.split(order, np.searchsorted(year[order], found[1:])), strict=True))
 
 class Piece(NamedTuple):

@@ -71,9 +71,9 @@ class Fields(Mapping):
         "The same fields after `f`, which is called when one is touched"
         return Fields(self.names, lambda name: f(name, self[name]))
 
-# %% ../../nbs/modules/14_layout.ipynb #00af0472
+# %% ../../nbs/modules/14_layout.ipynb #ec1c6596
 def placed(
-    day:np.ndarray,      # (K,) datetime64[D]
+    session,             # (K,) dates
     id,                  # (K,) texts
     sessions:np.ndarray,
     ids:np.ndarray,      # Sorted
@@ -84,15 +84,16 @@ def placed(
     first,span = sessions[0],int((sessions[-1]-sessions[0]).astype(int)) + 1
     row_of = np.full(span+1, -1, 'i4') # One more, for days that lie outside
     row_of[(sessions-first).astype(int)] = np.arange(len(sessions))
-    off = (day-first).astype(int)
+    when = np.asarray(session, 'datetime64[us]')
+    off = (when.view('i8') - first.astype('datetime64[us]').astype('i8'))//86_400_000_000 # Faster than a change of unit
     if len(off) and (off.min()<0 or off.max()>=span): off[(off<0) | (off>=span)] = span
     rows = row_of[off]
     if len(rows) and rows.min()<0:
         i,span = np.flatnonzero(rows<0)[0],f'{sessions[0]} and {sessions[-1]}'
-        raise NotASession(f'{what} of {known[codes[i]]} on {day[i]}: not a session of the exchange between {span}')
+        raise NotASession(f'{what} of {known[codes[i]]} on {str(when[i])[:10]}: not a session of the exchange between {span}')
     return rows,np.searchsorted(ids, np.array(known, dtype=str)).astype('i4')[codes]
 
-# %% ../../nbs/modules/14_layout.ipynb #1d0ed564
+# %% ../../nbs/modules/14_layout.ipynb #155b053e
 PAID = 'dividend', 'spinoff', 'capital_gain'
 
 def actions_of(
@@ -102,7 +103,7 @@ def actions_of(
 )->Actions: # One for each session and instrument, in the order of sessions
     "Cash and splits by place"
     a = table[table.session.to_numpy('datetime64[D]')<=sessions[-1]]
-    rows,cols = placed(a.session.to_numpy('datetime64[D]'), a.id, sessions, ids, 'action')
+    rows,cols = placed(a.session, a.id, sessions, ids, 'action')
     place,slot = np.unique(rows.astype('i8')*len(ids) + cols, return_inverse=True)
     cash,split = np.zeros(len(place)),np.ones(len(place))
     paid,splits,value = a.kind.isin(PAID).to_numpy(),(a.kind=='split').to_numpy(),a.value.to_numpy(float)
@@ -110,7 +111,7 @@ def actions_of(
     np.multiply.at(split, slot[splits], value[splits])
     return Actions(place//len(ids), place%len(ids), cash, split)
 
-# %% ../../nbs/modules/14_layout.ipynb #94956de5
+# %% ../../nbs/modules/14_layout.ipynb #0c3e58b1
 FIELDS = 'open', 'high', 'low', 'close', 'volume', 'cash', 'split', 'tr', 'ret'
 
 def laid_out(
@@ -129,7 +130,7 @@ def laid_out(
     if name in ('cash', 'split'): out[actions().row,actions().col] = getattr(actions(), name)
     else:
         for part in bars(['id', 'session', name]):
-            rows,cols = placed(part.session.to_numpy('datetime64[D]'), part.id, sessions, ids, 'bar')
+            rows,cols = placed(part.session, part.id, sessions, ids, 'bar')
             out.reshape(-1)[rows*np.int64(len(ids)) + cols] = part[name].to_numpy()
     return out
 

@@ -335,12 +335,12 @@ def closed(self:View)->np.ndarray: # (R, N) booleans
     "Was this the fund's last session, or is it over?"
     return self._panel._events.closed<=self._rows[:,None]
 
-# %% ../../nbs/modules/15_view.ipynb #e48b7485
+# %% ../../nbs/modules/15_view.ipynb #6f2d3d12
 def _events(snapshot, sessions, ids):
     "Payments and closures as rows and columns"
     a = snapshot.table('actions')
     paid = a[a.kind.isin(PAID).to_numpy() & (a.session.to_numpy('datetime64[D]')<=sessions[-1])]
-    ex,col = placed(paid.session.to_numpy('datetime64[D]'), paid.id, sessions, ids, 'payment')
+    ex,col = placed(paid.session, paid.id, sessions, ids, 'payment')
     pay = np.searchsorted(sessions, paid.pay.fillna(paid.session).to_numpy('datetime64[D]'))
     gone = snapshot.table('instruments').set_index('id').reindex(ids)
     last = np.searchsorted(sessions, gone.delisted.to_numpy('datetime64[D]'))
