@@ -17,23 +17,44 @@ from .core import ConfigError, NotASession, ParameterError, did_you_mean, regist
 __all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'zone_of', 'Weekly',
            'Monthly', 'Quarterly', 'Explicit', 'next_due']
 
-# %% ../nbs/modules/02_calendars.ipynb #afc557ff
-@lru_cache
-def _calendar(exchange):
-    "The calendar of an exchange, and its sessions as dates"
+# %% ../nbs/modules/02_calendars.ipynb #c9954f62
+_FIRST,_LAST = '1990-01-01','2045-12-31'
+
+def _kind(exchange):
+    "The library's class for an exchange, and the dates from which and to which it is asked"
     import exchange_calendars as ec
     import pandas as pd
+    from exchange_calendars.calendar_utils import _default_calendar_factories as kinds
     names = ec.get_calendar_names()
     if exchange not in names:
         raise ConfigError(f'unknown exchange {exchange!r}{did_you_mean(exchange, names)}; use a market identifier code such as XNYS')
-    first,last = pd.Timestamp('1990-01-01'),pd.Timestamp('2045-12-31')
-    try: calendar = ec.get_calendar(exchange, start=first, end=last)
-    except ValueError: # Some exchanges are known for a shorter time
-        known = ec.get_calendar(exchange)
-        calendar = ec.get_calendar(exchange, start=max(first, known.bound_min() or first), end=min(last, known.bound_max() or last))
-    sessions = calendar.sessions.to_numpy().astype('datetime64[D]')
+    kind = kinds.get(ec.resolve_alias(exchange)) or type(ec.get_calendar(exchange)) # The latter if somebody registered it
+    first,last = pd.Timestamp(_FIRST),pd.Timestamp(_LAST)
+    return kind,max(first, kind.bound_min() or first),min(last, kind.bound_max() or last) # Some are known for a shorter time
+
+@lru_cache
+def _calendar(exchange):
+    "The library's calendar of an exchange, with opening and closing times"
+    import exchange_calendars as ec
+    _,first,last = _kind(exchange)
+    return ec.get_calendar(exchange, start=first, end=last)
+
+# %% ../nbs/modules/02_calendars.ipynb #9f691ae6
+@lru_cache
+def _sessions(exchange):
+    "The sessions of an exchange as dates"
+    from exchange_calendars import ExchangeCalendar
+    kind,first,last = _kind(exchange)
+    if kind.day is not ExchangeCalendar.day: sessions = _calendar(exchange).sessions.to_numpy().astype('datetime64[D]')
+    else:
+        lists = kind.__new__(kind) # Without its `__init__`, which computes the times
+        regular = lists.regular_holidays
+        closed = [*lists.adhoc_holidays, *([] if regular is None else regular.holidays(first, last))]
+        closed = np.array([o.strftime('%Y-%m-%d') for o in closed], 'datetime64[D]')
+        days = np.arange(first.strftime('%Y-%m-%d'), np.datetime64(last.strftime('%Y-%m-%d')) + 1, dtype='datetime64[D]')
+        sessions = days[np.is_busday(days, lists.weekmask, closed)]
     sessions.flags.writeable = False
-    return calendar,sessions
+    return sessions
 
 def sessions_between(
     start,                # First date, a session or not
@@ -41,18 +62,18 @@ def sessions_between(
     exchange:str='XNYS',  # Market identifier code
 )->np.ndarray:            # datetime64[D], oldest first
     "The sessions of an exchange from `start` to `end`"
-    sessions = _calendar(exchange)[1]
+    sessions = _sessions(exchange)
     i,j = np.searchsorted(sessions, np.array([start, end], 'datetime64[D]') + np.array([0, 1]))
     return sessions[i:j]
 
-# %% ../nbs/modules/02_calendars.ipynb #828413bf
+# %% ../nbs/modules/02_calendars.ipynb #7d04c7e0
 def next_session(
     date,                 # Any date
     n:int=1,              # How many sessions on; negative walks back
     exchange:str='XNYS',
 )->np.datetime64:
     "The n-th session after `date`, or before it if `n` is negative"
-    sessions = _calendar(exchange)[1]
+    sessions = _sessions(exchange)
     date = np.datetime64(date, 'D')
     i = np.searchsorted(sessions, date, side='right') + n - 1 if n>0 else np.searchsorted(sessions, date) + n
     return sessions[i]
@@ -64,7 +85,7 @@ def is_session(
     "Was the exchange open that day?"
     return len(sessions_between(date, date, exchange))==1
 
-# %% ../nbs/modules/02_calendars.ipynb #9bfbf79b
+# %% ../nbs/modules/02_calendars.ipynb #048334cf
 def as_date(
     text,             # 'YYYY-MM-DD', or an integer such as 20240628
     what:str='as_of', # What the date is, for the error
@@ -82,7 +103,7 @@ def as_session(
 )->np.datetime64:
     "The session that `text` names, or an error in one line"
     date = as_date(text, what)
-    sessions = _calendar(exchange)[1]
+    sessions = _sessions(exchange)
     if not sessions[0]<=date<=sessions[-1]:
         raise ParameterError(f'{what}={date} lies outside the calendar, {sessions[0]} to {sessions[-1]}')
     if is_session(date, exchange): return date
@@ -90,21 +111,22 @@ def as_session(
     why = f'a {day}' if day in ('Saturday', 'Sunday') else f'a {day} on which {exchange} was closed'
     raise NotASession(f'{what}={date} is {why}; nearest sessions: {next_session(date, -1, exchange)} and {next_session(date, 1, exchange)}')
 
-# %% ../nbs/modules/02_calendars.ipynb #320a1e3a
+# %% ../nbs/modules/02_calendars.ipynb #18876401
 def session_close(
     date,                 # A session
     exchange:str='XNYS',
 ): # Timestamp in UTC
     "The moment at which a session closes"
     import pandas as pd
-    return _calendar(exchange)[0].closes.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
+    return _calendar(exchange).closes.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
 
-# %% ../nbs/modules/02_calendars.ipynb #82855c4e
+# %% ../nbs/modules/02_calendars.ipynb #561336aa
 def zone_of(
     exchange:str='XNYS',
 )->str: # Such as 'America/New_York'
     "The time zone of an exchange"
-    return str(_calendar(exchange)[0].tz)
+    kind = _kind(exchange)[0]
+    return str(kind.__new__(kind).tz)
 
 # %% ../nbs/modules/02_calendars.ipynb #91052abc
 def _nth(

@@ -25,7 +25,7 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version').stdout.strip()==f'quantetf {quantetf.__version__}'
-    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('due',):
+    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('audit',), ('due',):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
         assert command==() or '[OPTIONS]' in done.stdout
@@ -113,6 +113,12 @@ def test_produce_without_a_date_takes_the_last_session(call, place):
 def test_produce_says_what_is_wrong(call):
     done = call('quantetf', 'produce', '2024-06-28', '--holdings', 'no.csv')
     assert done.returncode==1 and 'no.csv' in done.stderr and done.stderr.count('\n')==1, done.stderr
+
+
+def test_audit(call):
+    done = call('quantetf', 'audit', 'demo_momentum', '--sample', '2')
+    assert done.returncode==0 and done.stdout.startswith('PASS: demo_momentum on demo@'), done.stderr
+    assert call('quantetf', 'audit', 'demo_momentumm').returncode==1
 
 
 def test_backtest(call):

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from quantetf.backtest.audit import audit
 from quantetf.backtest.engine import backtest
 from quantetf.core import ParameterError, find_settings
 from quantetf.data.ingest import ingest
@@ -65,6 +66,10 @@ class TestRealData:
         (tmp_path/'mine.csv').write_text('ticker,shares\nXLK,10\nCASH,100\n')
         with pytest.raises(ParameterError, match='holdings in shares cannot be valued'):
             produce('2024-06-28', 'core20_momentum', 'us33', holdings=str(tmp_path/'mine.csv'), settings=settings)
+
+    def test_the_reference_strategy_does_not_look_ahead(self, settings, us33):
+        found = audit(load_strategy('core20_momentum', settings), us33, sample=4, quick=True)
+        assert found.status=='PASS', found.headline
 
     def test_the_reference_curve(self, settings, adjusted):
         result = backtest(load_strategy('golden_rotation', settings), adjusted, '2007-06-29', '2024-06-28', capital=1.)

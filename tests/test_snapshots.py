@@ -20,10 +20,11 @@ import quantetf.data.chunks as chunks
 from quantetf.calendars import sessions_between
 from quantetf.core import DataError, DatasetVersion, IntegrityError, Settings
 from quantetf.data.actions import total_return
-from quantetf.data.layout import FIELDS
+from quantetf.data.layout import FIELDS, Cache
 from quantetf.data.schema import SchemaError, Tables
-from quantetf.data.snapshot import datasets, listing, make_record, open_snapshot, publish, verify_all, verify_snapshot
+from quantetf.data.snapshot import Snapshot, datasets, listing, make_record, open_snapshot, publish, verify_all, verify_snapshot
 from quantetf.data.view import View, freshness, load_panel, survivorship
+from quantetf.store import content_hash
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -165,7 +166,6 @@ EDITS = dict(notes=['prices were checked'], exchange='XNAS', id='0'*64, tables={
 def test_a_record_that_was_edited_with_care_is_refused(home, edit):
     "Even with a record hash that was made anew"
     from quantetf.data.snapshot import _as_bytes
-    from quantetf.store import content_hash
     made = publish(market(40), 'm', home)
     file = home.data/'snapshots'/made.id/'snapshot.json'
     record = json.loads(file.read_text()) | edit
@@ -407,6 +407,87 @@ def test_a_damaged_cache_is_made_again(home, damage):
     if damage!='file': assert [o.read_bytes() for o in sorted(folder.glob('*.f8'))]==contents
 
 
+def misplaced(home, move):
+    "What is warned of when files of the cache have been moved by `move(folder)`; the numbers are right"
+    publish(market(), 'm', home)
+    good = bits(load_panel(open_snapshot('m', home)))
+    folder, = (home.data/'cache'/'panels').iterdir()
+    before = sorted(o.name for o in folder.iterdir())
+    move(folder)
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter('always')
+        assert bits(load_panel(open_snapshot('m', home)))==good
+    assert before==sorted(o.name for o in folder.iterdir())
+    return {str(o.message).rpartition('/')[2].split('-')[0] for o in said if 'was damaged' in str(o.message)}
+
+
+def test_a_field_under_the_name_of_another_is_not_taken(home):
+    def rename(folder):
+        (close,),(volume,) = folder.glob('close-*'),folder.glob('volume-*')
+        close.unlink()
+        volume.rename(folder/volume.name.replace('volume', 'close'))
+    assert misplaced(home, rename)=={'close'}
+
+
+def test_the_cache_of_another_snapshot_is_not_taken(home):
+    other = settings_in(home.data/'other')
+    bits(load_panel(publish(market(seed=1), 'm', other)))
+    def swap(folder):
+        for o in folder.glob('*.f8'): o.unlink()
+        theirs, = (other.data/'cache'/'panels').iterdir()
+        for o in theirs.iterdir(): (folder/o.name).write_bytes(o.read_bytes())
+    assert misplaced(home, swap)==set(FIELDS)
+
+
+def test_the_shape_is_part_of_a_cached_field(tmp_path):
+    "The same bytes as another number of sessions and instruments are another field"
+    a = np.arange(12.).reshape(3, 4)
+    Cache(tmp_path, a.shape, 'key').write('close', a)
+    assert Cache(tmp_path, a.shape, 'key').read('close').whole().tobytes()==a.tobytes()
+    with pytest.warns(UserWarning, match='was damaged'): assert Cache(tmp_path, (4, 3), 'key').read('close') is None
+
+
+def test_the_sessions_of_another_snapshot_are_not_taken(home):
+    def other(folder):
+        kept = json.loads((folder/'sessions.json').read_text())
+        days = [o+1 for o in kept['sessions']]
+        (folder/'sessions.json').write_text(json.dumps(kept | dict(sessions=days, hash=content_hash(days))))
+    assert misplaced(home, other)==set()
+
+
+def test_sessions_need_no_opening_times():
+    "These are slow to make; `sessions_between` uses the library's lists of holidays, and gets the library's sessions"
+    code = ("import exchange_calendars as ec; get,ec.get_calendar = ec.get_calendar,None\n"
+        "from quantetf.calendars import sessions_between\ndays = sessions_between('1990-01-01', '2045-12-31', {0!r})\n"
+        "assert (days==get({0!r}, start='1990-01-01', end='2045-12-31').sessions.to_numpy().astype('datetime64[D]')).all()")
+    for exchange in 'XNYS', 'XLON': subprocess.run([sys.executable, '-c', code.format(exchange)], check=True, cwd=ROOT)
+
+
+def acting(t, day, kind='dividend'):
+    "The market with one more action, on a day"
+    more = pd.DataFrame(dict(id=['AAA'], session=pd.Timestamp(day), kind=kind, value=2., pay=pd.NaT, known_at=pd.Timestamp(day)))
+    return changed(t, actions=pd.concat([t.actions, more], ignore_index=True))
+
+
+@pytest.mark.parametrize('day,why', [('2022-11-30', 'before the first bar, 2022-12-01'), ('2000-01-01', 'before the first bar'),
+    ('2022-12-10', 'not a session of XNYS'), ('2022-12-26', 'not a session of XNYS')])
+@pytest.mark.parametrize('kind', ['dividend', 'split'])
+def test_an_action_that_could_not_be_laid_out_is_not_published(home, day, why, kind):
+    with pytest.raises(DataError, match=f'{kind} of AAA on {day}, .*{why}'): publish(acting(market(40), day, kind), 'm', home)
+    assert not (home.data/'datasets'/'m.json').exists()
+
+
+@pytest.mark.parametrize('kind', ['dividend', 'split'])
+def test_an_early_action_does_not_spoil_a_panel(home, kind):
+    "Nor one that was announced for a time after the last bar"
+    t = market(40)
+    want = bits(load_panel(publish(t, 'm', home)))
+    assert bits(load_panel(publish(acting(t, '2023-12-20', kind), 'm', home)))==want
+    early = Snapshot(make_record(t, 'e'), 'e', lambda: acting(t, '2022-11-30', kind))
+    panel = load_panel(early)
+    assert bits(panel)==want and not panel.view('2023-01-03').closed().any()
+
+
 def test_total_return_of_a_cut_snapshot_is_the_beginning_of_the_whole(home):
     announced = market().actions.assign(known_at=market().bars.session[2])
     made = publish(market(actions=announced), 'm', home)
@@ -485,7 +566,7 @@ def reachable(start):
     seen,todo = {},[('view', start)] # Objects are kept, lest a new one gets the id of one that is gone
     while todo:
         path,o = todo.pop()
-        if id(o) in seen or isinstance(o, (str, int, float, type, np.dtype, type(None))): continue
+        if id(o) in seen or isinstance(o, (str, bytes, int, float, type, np.dtype, type(None))): continue
         seen[id(o)] = o
         if isinstance(o, np.ndarray):
             yield path,o
@@ -550,6 +631,21 @@ def test_what_a_view_hands_out_is_its_own(home):
     assert bits(panel)==before
     ids = panel.view(DAY).ids
     with pytest.raises(ValueError, match='read-only'): ids[0] = 'ZZZ'
+
+
+def test_nothing_that_a_view_hands_out_can_be_unlocked(home):
+    panel = load_panel(publish(secret_market(), 'm', home))
+    before,ids,sessions = bits(panel),panel.ids.tolist(),panel.sessions.tolist()
+    def vandalise(a):
+        try: a.flags.writeable = True
+        except ValueError: return
+        a[...] = a[...] if a.dtype.kind=='O' else np.zeros((), a.dtype)
+    view = panel.view(DAY)
+    for _,a in reachable([view, *asked(view)]): vandalise(a)
+    assert bits(panel)==before and panel.ids.tolist()==ids==view.ids.tolist() and panel.sessions.tolist()==sessions
+    view.ids.shape = 3,1
+    assert view.ids.shape==panel.ids.shape==(3,)
+    with pytest.raises(AttributeError): view.dataset_version.name = 'x'
 
 
 # ---- the command line

@@ -59,7 +59,7 @@ def _money(result):
         turnover_annual_one_way=plain(turnover/years), cost_drag_annual=plain(cost/nav.mean()/years), dividends=plain(paid.sum(), 2),
         interest=plain(interest, 2))
 
-# %% ../../nbs/modules/55_backtest_run.ipynb #b59ade1c
+# %% ../../nbs/modules/55_backtest_run.ipynb #bce360ce
 def _check(name, bad, evidence, limit): return dict(name=name, status='WARN' if bad else 'PASS', evidence=evidence, limit=limit)
 
 def _hindsight(result):
@@ -78,6 +78,10 @@ def _adjustment(result):
     off = levels_off(result.decision.view, _used(result))
     text = f'prices are {basis_words(off)}: positions are counted in fractions of a share' if off else (
         'prices are as traded, splits and dividends apart')
+    blind = result.panel.ids[_used(result) & (result.panel.basis=='unknown')].tolist()
+    if blind:
+        who = ', '.join(blind[:5]) + (f' and {len(blind)-5} more' if len(blind)>5 else '')
+        text += f'; nobody knows whether the closes of {who} contain dividends, so returns may be wrong by their whole yield'
     return _check('adjustment', off, text, 'as traded')
 
 def _filled(result):
@@ -92,6 +96,23 @@ def _mixed(result):
     found = accepted_mixed(result.panel, used, names)
     return _check('mixed prices', found, mixed_words(found), 'none')
 
+# %% ../../nbs/modules/55_backtest_run.ipynb #52c332cb
+def _longest(x): # (T,) booleans: first row and length of the longest run
+    ends = np.flatnonzero(np.diff(np.r_[False, x, False]))
+    length = ends[1::2] - ends[::2]
+    return (ends[::2][length.argmax()],length.max()) if len(length) else (0, 0)
+
+def _unpriced(result, most=5):
+    a,p = result.account,result.panel
+    rows,cols = np.arange(a.start, a.end+1),np.flatnonzero((a.units!=0).any(axis=0))
+    held = a.units[np.searchsorted(a.fills, rows, side='right')][:,cols]!=0
+    without = held & np.isnan(p._fields['close'][a.start:a.end+1,cols]) & (rows[:,None]<=p._events.closed[cols])
+    runs = sorted(((n, p.ids[j], result.sessions[[i, i+n-1]]) for j,(i,n) in zip(cols, map(_longest, without.T)) if n>most), reverse=True)
+    said = [f'{id} for {n} sessions, {a} to {b}' for n,id,(a,b) in runs]
+    text = f'held without a price: {"; ".join(said[:3])}; their value stood still, and the curve is calmer than it was' if said else (
+        'no fund was held without a price for longer')
+    return _check('prices while held', said, text, f'at most {most} sessions in a row')
+
 # %% ../../nbs/modules/55_backtest_run.ipynb #ce052eff
 def _survivors(result):
     first,last = result.sessions[[0, -1]]
@@ -100,7 +121,7 @@ def _survivors(result):
     text = f'in the fund list, {mine.warning() or mine.words()}; in the dataset, {whole.warning() or whole.words()}'
     return _check('closures', mine.warning() or whole.warning(), text, 'some over three years or more')
 
-# %% ../../nbs/modules/55_backtest_run.ipynb #bbd5b30b
+# %% ../../nbs/modules/55_backtest_run.ipynb #51bc465a
 def _no_peeking(result):
     limit = 'the same weights on data that end there'
     if result.strategy.uses_book: return _check('no peeking', True, 'not decided again: decisions depend on the account', limit)
@@ -112,7 +133,7 @@ def _no_peeking(result):
 
 def _checks(result):
     first = [_hindsight(result), _timing(result), _adjustment(result), _mixed(result)]
-    return [*first, *_filled(result), _survivors(result), _no_peeking(result)]
+    return [*first, *_filled(result), _unpriced(result), _survivors(result), _no_peeking(result)]
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):

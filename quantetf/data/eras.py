@@ -17,10 +17,10 @@ from .vendors import Rows
 
 # %% auto #0
 __all__ = ['LISTED', 'CLEAR', 'CASH', 'Actions', 'listed_actions', 'check_supplied', 'merged', 'placed', 'later_splits',
-           'measured_change', 'tolerance', 'log_odds', 'usual_move', 'was_divided', 'Levels', 'levels', 'gains_once',
-           'implied_dividends', 'Verdict', 'by_quotient', 'Reference', 'reference_of', 'ex_steps', 'by_reference',
-           'other_closes', 'other_steps', 'by_odds', 'by_claim', 'spans', 'overall', 'described', 'Era', 'eras_of',
-           'unlisted_splits', 'Fund', 'judge']
+           'measured_change', 'tolerance', 'log_odds', 'usual_move', 'was_divided', 'Levels', 'Ahead', 'splits_ahead',
+           'levels', 'gains_once', 'implied_dividends', 'Verdict', 'by_quotient', 'Reference', 'reference_of',
+           'ex_steps', 'by_reference', 'other_closes', 'other_steps', 'by_odds', 'by_claim', 'spans', 'overall',
+           'described', 'Era', 'eras_of', 'unlisted_splits', 'Fund', 'judge']
 
 # %% ../../nbs/modules/12_eras.ipynb #9173276e
 class Actions(NamedTuple):
@@ -175,7 +175,7 @@ def was_divided(
     if abs(odds)>=CLEAR or near_one is None: return None
     return near_one if kind=='split' or not near_one else None # An adjusted close may ignore a spin-off
 
-# %% ../../nbs/modules/12_eras.ipynb #8ae89291
+# %% ../../nbs/modules/12_eras.ipynb #65730f60
 class Levels(NamedTuple):
     "How the vendor's levels relate to the prices of the day"
     factor:np.ndarray # (T,) as traded over the vendor's, 1 if nothing is put back
@@ -184,12 +184,14 @@ class Levels(NamedTuple):
     state:str         # 'divided', 'traded', 'mixed', 'unknown', or '' if there are no splits
     last:int          # Row of the last split
     found:list
+    back:tuple=()     # (day, ratio, kind) of what was put back
+    unsure:int=-1     # Row of the last spin-off that cannot be told, -1 if there is none
 
-# %% ../../nbs/modules/12_eras.ipynb #0d01f4ac
-def _verdicts(rows, adjclose, at, falls, kind):
+# %% ../../nbs/modules/12_eras.ipynb #1c7ac2e7
+def _verdicts(close, adjclose, at, falls, kind):
     "`was_divided` for actions at some rows"
     with np.errstate(invalid='ignore'):
-        r,m = np.diff(np.log(rows.close)),measured_change(rows.close, adjclose)
+        r,m = np.diff(np.log(close)),measured_change(close, adjclose)
     scale = usual_move(r, at, at)
     return [was_divided(r[t-1], m[t-1], f, s, kind) for t,f,s in zip(at, falls, scale)]
 
@@ -197,39 +199,86 @@ def _split_levels(rows, adjclose, split):
     "Levels by the splits alone"
     at,ones = np.flatnonzero(split!=1),np.ones(len(split))
     if not len(at): return Levels(ones, ones, 0*ones, '', 0, [])
-    said = _verdicts(rows, adjclose, at, -np.log(split[at]), 'split')
+    said = _verdicts(rows.close, adjclose, at, -np.log(split[at]), 'split')
     state = 'unknown' if None in said else 'divided' if all(said) else 'mixed' if any(said) else 'traded'
     shown = np.where(np.isin(np.arange(len(split)), at[[o is True for o in said]]), 1., split)
     days = rows.session[at].astype(str).tolist()
     if state=='divided':
         found = [('split_put_back', tuple(days), 'repair', 'the closes are divided by the splits ('
             + ', '.join(f'{o:g}' for o in split[at]) + '): prices, dividends and volumes before them are as traded again')]
-        return Levels(later_splits(split), shown, 0*ones, state, at[-1], found)
+        back = tuple((d, r, 'split') for d,r in zip(rows.session[at], split[at]))
+        return Levels(later_splits(split), shown, 0*ones, state, at[-1], found, back)
     words = {True:'in the closes', False:'not in the closes', None:'not to be told'}
     found = [('split_levels', tuple(days), 'flag', 'splits: ' + ', '.join(f'{d} {words[o]}' for d,o in zip(days, said)))]
     return Levels(ones, shown, 0*ones, state, at[-1], found if state!='traded' else [])
 
-# %% ../../nbs/modules/12_eras.ipynb #74e4ba5e
+# %% ../../nbs/modules/12_eras.ipynb #191c63a8
+class Ahead(NamedTuple):
+    "A split between the last bar and the last row that the vendor sent"
+    day:np.datetime64
+    ratio:float
+    said:bool|None # As `was_divided` says of the rows that were sent
+
+def splits_ahead(
+    rows:Rows,           # With the bars that are left
+    adjclose:np.ndarray, # (T,)
+    sent:Rows,           # All rows, before cleaning
+    splits:Actions,
+    listed:np.ndarray,   # Sessions of those that the vendor lists
+)->tuple:                # One `Ahead` for each
+    "Splits that the vendor may have divided all closes by, although no bar shows them"
+    end = rows.session[-1]
+    mine = (splits.session>end) & ((splits.session<=sent.session.max()) | np.isin(splits.session, listed))
+    if not mine.any(): return ()
+    more = sent.keep(np.flatnonzero((sent.session>end) & (sent.close>0)))
+    order = np.argsort(more.session, kind='stable')
+    both = (rows.session, more.session), (rows.close, more.close), (adjclose, more.adjclose)
+    session,close,adj = (np.append(a, b[order]) for a,b in both)
+    at = np.searchsorted(session, splits.session[mine])
+    seen = at<len(session)
+    said = _verdicts(close, adj, at[seen], -np.log(splits.value[mine][seen]), 'split') if seen.any() else []
+    said += [None]*int((~seen).sum())
+    return tuple(Ahead(*o) for o in zip(splits.session[mine], splits.value[mine], said))
+
+def _with_ahead(rows, out, ahead):
+    "Levels with the splits beyond the last bar"
+    for day,ratio,said in ahead:
+        if out.state in ('mixed', 'unknown'): break
+        habit,date = out.state or rows.claim,(str(day),)
+        if said is None: said = dict(divided=True, split_adjusted=True, traded=False, as_traded=False).get(habit)
+        if said is None:
+            what = f'splits: {day} not to be told, no bar is left on or after it'
+            return out._replace(state='unknown', last=len(rows)-1, found=[*out.found, ('split_levels', date, 'flag', what)])
+        if not said: continue
+        what = f'the closes are divided by the split of {day} ({ratio:g}), after the last bar that is left: they are as traded again'
+        found = [*out.found, ('split_put_back', date, 'repair', what)]
+        out = out._replace(factor=out.factor*ratio, back=(*out.back, (day, ratio, 'split')), found=found)
+    return out
+
+# %% ../../nbs/modules/12_eras.ipynb #26d26857
 def levels(
     rows:Rows,
     adjclose:np.ndarray, # (T,) NaN if there is none
     split:np.ndarray,    # (T,) as `placed`
     spinoff:np.ndarray,  # (T,) value per share of the day
+    ahead:tuple=(),      # As `splits_ahead` says
 )->Levels:
     "Which actions the vendor has divided its closes by, and the factor that puts them back"
-    out = _split_levels(rows, adjclose, split)
-    factor,shown,found = out.factor.copy(),out.shown.copy(),list(out.found)
+    out = _with_ahead(rows, _split_levels(rows, adjclose, split), ahead)
+    factor,shown,found,back,unsure = out.factor.copy(),out.shown.copy(),list(out.found),list(out.back),-1
     for t in np.flatnonzero(spinoff)[::-1]:
         value,before = spinoff[t]/factor[t],rows.close[t-1] # In the vendor's shares
         fall = np.log1p(-value/before) if value<before else -np.inf
-        said = _verdicts(rows, adjclose, np.array([t]), [fall], 'spinoff')[0] if np.isfinite(fall) else True
+        said = _verdicts(rows.close, adjclose, np.array([t]), [fall], 'spinoff')[0] if np.isfinite(fall) else True
         date = (str(rows.session[t]),)
+        if said is None: unsure = max(unsure, int(t))
         if said is None: found.append(('spinoff_levels', date, 'flag', 'it cannot be told whether the closes are rescaled by the spin-off'))
         if not said: shown[t] = value; continue
         factor[:t] *= (before + value)/before
         ratio = before/(before + value)
+        back.append((rows.session[t], 1/ratio, 'spinoff'))
         found.append(('spinoff_put_back', date, 'repair', f'the closes before were rescaled by {ratio:.4f}; they are as traded again'))
-    return out._replace(factor=factor, shown=shown, found=found)
+    return out._replace(factor=factor, shown=shown, found=found, back=tuple(back), unsure=unsure)
 
 # %% ../../nbs/modules/12_eras.ipynb #5d54a66d
 def _gain_reading(r, m, last, cash, gain, scale):
@@ -284,16 +333,17 @@ def implied_dividends(
     unit = 10.**np.floor(np.log10(np.maximum(last*(limit[at] - .8e-5), 1e-9)))
     return _actions(session[at+1], np.round(last*gap[at]/unit)*unit)
 
-# %% ../../nbs/modules/12_eras.ipynb #efc9dae2
+# %% ../../nbs/modules/12_eras.ipynb #4f20d9bd
 class Verdict(NamedTuple):
     "What one source says about one year"
-    said:str     # 'price', 'total', 'mixed', 'unclear', 'quiet' or 'dark'
+    said:str     # 'price', 'total', 'mixed', 'wrong', 'unclear', 'quiet' or 'dark'
     events:int   # Number of ex-dates
     evidence:str
+    odds:float=0 # Log odds for a fall by the dividends, where they were what was measured
 
 def _many(n, one): return f'{n} {one}{"s"*(n!=1)}'
 
-# %% ../../nbs/modules/12_eras.ipynb #eaa5eb92
+# %% ../../nbs/modules/12_eras.ipynb #2527c099
 def by_quotient(
     session:np.ndarray,  # (T,)
     close:np.ndarray,    # (T,) the vendor's
@@ -311,7 +361,7 @@ def by_quotient(
     def verdict(n, wrong, equal, looked):
         if not looked: return Verdict('dark', 0, 'no adjusted closes')
         if wrong and wrong==equal==n: return Verdict('dark', n, f'AdjClose is the same as Close on {_many(n, "ex-date")}')
-        if wrong: return Verdict('unclear', n, f'AdjClose contradicts the actions on {_many(wrong, "session")}')
+        if wrong: return Verdict('wrong', n, f'AdjClose contradicts the actions on {_many(wrong, "session")}')
         return Verdict(said, n, f'AdjClose agrees with {_many(n, "ex-date")}') if n else Verdict('quiet', 0, 'no ex-date; AdjClose agrees')
     verdicts = map(verdict, each(ex & seen), each(bad), each(same), each(seen))
     return dict(zip(years, verdicts)),session[1:][bad],float(np.where(bad | ~seen, 0, off).max(initial=0))
@@ -410,7 +460,7 @@ def other_steps(
     top = np.max(np.lib.stride_tricks.sliding_window_view(np.pad(here, n), 2*n+1), axis=1)
     return both[t[(here>0) & (here==top)]]
 
-# %% ../../nbs/modules/12_eras.ipynb #8291f218
+# %% ../../nbs/modules/12_eras.ipynb #3b3ed4a7
 def by_odds(
     session:np.ndarray, # (T,)
     close:np.ndarray,   # (T,) divided by the splits that it shows
@@ -428,10 +478,10 @@ def by_odds(
         x = float(o.sum())
         said = 'unclear' if abs(x)<CLEAR else 'price' if x>0 else 'total'
         words = f'{np.exp(min(abs(x), 20.)):,.0f} to 1 {"against" if x<0 else "for"} a fall by the dividends'
-        return Verdict(said, len(o), f'moves on {_many(len(o), "ex-date")}: {words}')
+        return Verdict(said, len(o), f'moves on {_many(len(o), "ex-date")}: {words}', x)
     return {y:verdict(odds[year(at)==y], int((year(paid)==y).sum())) for y in _years(session)[1]},float(odds.sum())
 
-# %% ../../nbs/modules/12_eras.ipynb #5d1a2083
+# %% ../../nbs/modules/12_eras.ipynb #9b3f3e7e
 def by_claim(
     verdicts:dict,     # As `by_odds` says
     odds:float,        # Log odds of all years
@@ -441,12 +491,12 @@ def by_claim(
     "Undecided years of a vendor whose claim the moves of all years confirm"
     want = dict(as_traded='price', split_adjusted='price', total_return='total').get(claim)
     odds = odds if want=='price' else -odds
-    witness,against = claim=='as_traded' and split_seen,any(v.said not in (want, 'unclear', 'quiet') for v in verdicts.values())
+    witness,against = claim=='as_traded' and split_seen,any(v.said not in (want, 'unclear', 'quiet', 'dark') for v in verdicts.values())
     if not want or against or odds<(0 if witness else CLEAR): return verdicts
     why = f'; all years together {np.exp(min(odds, 20.)):,.0f} to 1 for {claim}, as claimed' + ', and the splits agree'*witness
     return {y:v._replace(said=want, evidence=v.evidence + why) if v.said=='unclear' else v for y,v in verdicts.items()}
 
-# %% ../../nbs/modules/12_eras.ipynb #85b00b96
+# %% ../../nbs/modules/12_eras.ipynb #c725d101
 def spans(years): # Sorted
     "Years as text: '2005-2010 and 2023-2025'"
     runs = np.split(np.asarray(years), np.flatnonzero(np.diff(years)>1) + 1)
@@ -460,11 +510,15 @@ def overall(
     said = [o.said for o in verdicts.values()]
     sure = {o for o in said if o in ('price', 'total', 'mixed')}
     if len(sure)>1 or 'mixed' in sure: return 'mixed'
-    lost = sum(o in ('unclear', 'dark') for o in said)
+    lost = sum(o in ('wrong', 'unclear', 'dark') for o in said)
     if not sure: return 'unknown' if lost else 'either'
-    return 'unknown' if lost>sum(o in sure for o in said) else sure.pop()
+    decided,whole = sum(o in sure for o in said),sure.pop()
+    together = sum(v.odds for v in verdicts.values() if v.said=='unclear')
+    if (together if whole=='price' else -together)>=CLEAR: lost -= said.count('unclear')
+    forgiven = max(int(decided>1), len(said)//20)
+    return whole if lost<=forgiven else 'unknown'
 
-_WORDS = dict(price='price only', total='total return', mixed='mixed', unclear='undecided', dark='nothing to compare with',
+_WORDS = dict(price='price only', total='total return', mixed='mixed', wrong='contradicted', unclear='undecided', dark='nothing to compare with',
     quiet='no ex-dates')
 
 def described(verdicts):
@@ -472,7 +526,7 @@ def described(verdicts):
     by = {k:[y for y,v in verdicts.items() if v.said==k] for k in _WORDS}
     return ', '.join(f'{_WORDS[k]} {spans(v)}' for k,v in by.items() if v)
 
-# %% ../../nbs/modules/12_eras.ipynb #25ee8524
+# %% ../../nbs/modules/12_eras.ipynb #93b39096
 class Era(NamedTuple):
     "What the closes of one year are"
     year:int
@@ -493,10 +547,10 @@ def eras_of(
         if whole in ('price', 'total', 'either'): return whole
         near = {said[j] for j in ([j for j in sure if j<i][-1:] + [j for j in sure if j>i][:1])}
         return near.pop() if len(near)==1 else 'unclear'
-    named = dict(price='split_adjusted', total='total_return', mixed='mixed', unclear='unknown', dark='unknown') | names
-    return tuple(Era(y, named[of(i)], *verdicts[y][1:]) for i,y in enumerate(years))
+    named = dict(price='split_adjusted', total='total_return', mixed='mixed', wrong='unknown', unclear='unknown', dark='unknown') | names
+    return tuple(Era(y, named[of(i)], *verdicts[y][1:3]) for i,y in enumerate(years))
 
-# %% ../../nbs/modules/12_eras.ipynb #13ddb923
+# %% ../../nbs/modules/12_eras.ipynb #0146defc
 class _Known(NamedTuple):
     "What is known about a fund before its years are judged"
     actions:dict         # {kind: `Actions`}, per share of their day
@@ -504,44 +558,81 @@ class _Known(NamedTuple):
     levels:Levels
     cash:np.ndarray      # (T,) in the vendor's shares, with spin-offs that the closes show
     splits_listed:bool   # Does anybody list splits?
+    by_user:bool         # Does the user?
 
-def _in_shares_of_the_day(session, factor, actions):
+def _put_back_on(back, days):
+    "The factor of some days: by what was put back after each, whether there is a bar on the day or not"
+    out = np.ones(len(days))
+    for day,ratio,_ in back: out[days<day] *= ratio
+    return out
+
+def _in_shares_of_the_day(back, actions):
     "The vendor's cash, un-adjusted like the prices"
-    if not len(actions.session): return actions
-    return actions._replace(value=actions.value*factor[np.clip(np.searchsorted(session, actions.session), 0, len(session)-1)])
+    return actions._replace(value=actions.value*_put_back_on(back, actions.session)) if back and len(actions.session) else actions
 
 def _cash(session, actions, level):
     "Cash per bar, in the vendor's shares"
-    return (placed(session, actions['dividend']) + placed(session, actions['capital_gain']))/level.factor + level.shown
+    def of(a): return placed(session, a._replace(value=a.value/_put_back_on(level.back, a.session)))
+    return of(actions['dividend']) + of(actions['capital_gain']) + level.shown
 
-# %% ../../nbs/modules/12_eras.ipynb #8a9c50f5
+def _exact_dates(rows, level, splits, spinoffs):
+    "Levels with the ex-dates of what was put back, where the bars of those days are missing"
+    if not level.back: return level
+    end = rows.session[-1]
+    inside = (splits.session<=end) & (level.state=='divided')
+    exact = [(d, r, 'split') for d,r in zip(splits.session[inside], splits.value[inside])]
+    spun = {rows.session[np.searchsorted(rows.session, d)]:d for d in spinoffs.session if d<=end}
+    rest = [(spun[d] if kind=='spinoff' else d, r, kind) for d,r,kind in level.back if kind=='spinoff' or d>end]
+    return level._replace(back=(*exact, *rest))
+
+def _spun_ahead(rows, sent, level, spinoffs):
+    "Levels are unsure if a spin-off lies between the last bar and the last row that was sent"
+    mine = spinoffs.session[(spinoffs.session>rows.session[-1]) & (spinoffs.session<=sent.session.max())]
+    if rows.claim=='as_traded' or not len(mine): return level
+    what = 'after the last bar that is left: it cannot be told whether the closes are rescaled by the spin-off'
+    return level._replace(unsure=len(rows)-1, found=[*level.found, ('spinoff_levels', tuple(mine.astype(str).tolist()), 'flag', what)])
+
+def _one_of_two(ticker, splits, spinoffs, supplied):
+    "Refuse a split and a spin-off on one day: vendors list spin-offs as splits, and both would be put back"
+    for d in np.intersect1d(splits.session, spinoffs.session):
+        row = supplied.row[(supplied.kind=='spinoff') & (supplied.session.to_numpy().astype('datetime64[D]')==d)].iloc[0]
+        ratio = splits.value[splits.session==d][0]
+        what = f'{ticker} has a spin-off on {d} and a split of {ratio:g} on the same day, and they may be one and the same'
+        raise DataError(f'actions.csv, row {row:g}: {what}; remove the spin-off, whose split does the same to the levels')
+
+# %% ../../nbs/modules/12_eras.ipynb #a8692ba5
 def _add_implied(rows, adjclose, actions, level):
     "Actions with those that only the adjusted close knows, and the finding"
     cash = _cash(rows.session, actions, level)
     more = implied_dividends(rows.session, rows.close, adjclose, level.split, cash)
+    more = Actions(*(o[np.isin(more.session, rows.session[np.isnan(rows.dividend)])] for o in more))
     if not len(more.session): return actions,[]
     days,n = tuple(more.session.astype(str).tolist()),len(more.session)
     first = f'{more.value[0]:g} on {days[0]}'
     evidence = f'{_many(n, "dividend")} of no list, from the steps of AdjClose; the first is {first}, in the shares of the file'
-    more = _in_shares_of_the_day(rows.session, level.factor, more)
+    more = _in_shares_of_the_day(level.back, more)
     both = [np.append(a, b) for a,b in zip(actions['dividend'], more)]
     order = np.argsort(both[0], kind='stable')
     return actions | dict(dividend=Actions(*(o[order] for o in both))),[('implied_dividends', days, 'measure', evidence)]
 
-# %% ../../nbs/modules/12_eras.ipynb #82cbda30
-def _what_is_known(rows, supplied, listed, splits_complete):
+# %% ../../nbs/modules/12_eras.ipynb #36ca114f
+def _what_is_known(rows, sent, supplied, listed, splits_complete):
     "Actions, levels and cash of a fund, and findings"
     session,ticker = rows.session,rows.ticker
     splits,spinoffs = merged(ticker, 'split', listed['split'], supplied),merged(ticker, 'spinoff', _actions(session[:0], []), supplied)
+    _one_of_two(ticker, splits, spinoffs, supplied)
     adj,listed,found = gains_once(rows, listed)
-    level = levels(rows, adj, placed(session, splits, np.multiply), placed(session, spinoffs))
+    ahead = splits_ahead(rows, adj, sent, splits, listed['split'].session)
+    level = levels(rows, adj, placed(session, splits, np.multiply), placed(session, spinoffs), ahead)
+    level = _spun_ahead(rows, sent, _exact_dates(rows, level, splits, spinoffs), spinoffs)
     actions = dict(split=splits, spinoff=spinoffs)
     for kind in 'dividend', 'capital_gain':
-        actions[kind] = merged(ticker, kind, _in_shares_of_the_day(session, level.factor, listed[kind]), supplied)
+        actions[kind] = merged(ticker, kind, _in_shares_of_the_day(level.back, listed[kind]), supplied)
     implied = []
-    if np.isnan(rows.dividend).all() and np.isfinite(adj).any(): actions,implied = _add_implied(rows, adj, actions, level)
-    told = len(splits.session)>0 or splits_complete or not np.isnan(rows.split).all()
-    return _Known(actions, adj, level, _cash(session, actions, level), told),found + level.found + implied
+    if np.isnan(rows.dividend).any() and np.isfinite(adj).any(): actions,implied = _add_implied(rows, adj, actions, level)
+    by_user = splits_complete or len(supplied)>0 and bool((supplied.kind=='split').any())
+    told = len(splits.session)>0 or by_user or not np.isnan(rows.split).all()
+    return _Known(actions, adj, level, _cash(session, actions, level), told, by_user),found + level.found + implied
 
 # %% ../../nbs/modules/12_eras.ipynb #b89687e4
 def unlisted_splits(
@@ -586,7 +677,7 @@ def _ask_reference(session, series, known, reference):
         if len(days): found.append((rule, tuple(days.astype(str).tolist()), 'flag', what))
     return verdicts,found,hidden>0
 
-# %% ../../nbs/modules/12_eras.ipynb #ce60ec88
+# %% ../../nbs/modules/12_eras.ipynb #8c04b781
 class _Answer(NamedTuple):
     "What the sources say about a fund"
     verdicts:dict  # {year: `Verdict`}
@@ -595,17 +686,24 @@ class _Answer(NamedTuple):
     hidden:bool    # Are the closes divided by a split that is not listed?
     found:list
 
+def _silent(rows, known):
+    "Years in which the vendor lists no dividends at all, most rows being without an entry, and nobody else knows any"
+    first,years = _years(rows.session)
+    def each(x): return np.add.reduceat(x.astype(int), first)
+    no_list = 2*each(np.isnan(rows.dividend))>each(np.ones(len(rows)))
+    return set() if (each(known.cash!=0)[no_list]).any() else {y for y,o in zip(years, no_list) if o}
+
 def _first_source(rows, known, prices):
     "The quotient, and what is left dark by it"
     session,close,adj = rows.session,rows.close,known.adjclose
     verdicts,bad,rest = by_quotient(session, close, adj, known.cash, known.levels.split, 'total' if prices=='adjusted' else 'price')
-    if np.isnan(rows.dividend).all() and not known.cash.any():
+    if silent := _silent(rows, known):
         dark = Verdict('dark', 0, 'no dividends are listed, and AdjClose implies none')
-        verdicts = {y:dark if v.said=='quiet' else v for y,v in verdicts.items()}
+        verdicts = {y:dark if v.said=='quiet' and y in silent else v for y,v in verdicts.items()}
     used = ['AdjClose'] if any(v.said!='dark' for v in verdicts.values()) else []
     return _Answer(verdicts, used, rest, False, [_contradiction(session, close, adj, known, bad)] if len(bad) else [])
 
-# %% ../../nbs/modules/12_eras.ipynb #418978f2
+# %% ../../nbs/modules/12_eras.ipynb #620c3714
 def _asked(rows, known, prices, reference):
     "All sources, as far as they are needed"
     out,session,close = _first_source(rows, known, prices),rows.session,rows.close
@@ -618,30 +716,33 @@ def _asked(rows, known, prices, reference):
     if dark() and known.cash.any():
         cash = np.append(0., known.cash[1:]*series[:-1]/close[:-1])
         more,odds = by_odds(session, series, cash, rows.volume)
+        none,silent = Verdict('dark', 0, 'no dividends are listed here'),_silent(rows, known)
+        more = {y:none if y in silent else v for y,v in more.items()}
         sure = by_claim(more, odds, rows.claim, known.levels.state=='traded') if prices=='close' else more
         word = 'the moves on ex-dates' + ', all years together, as the vendor claims'*(sure!=more)
         out = out._replace(verdicts=filled(sure), used=[*out.used, word])
     return out
 
-# %% ../../nbs/modules/12_eras.ipynb #6ff7611e
-def _cure(rows, known, reference, used):
+# %% ../../nbs/modules/12_eras.ipynb #0b94d927
+def _cure(said, known, reference, used):
     "What would make an unknown basis known"
-    if 'AdjClose' in used and known.cash.any(): return 'see the sessions that contradict'
+    if 'wrong' in said: return 'see the sessions that contradict'
     if reference is not None and not used: return f'the reference does not help, its own closes are {reference.basis}'
-    return 'name a dataset to compare with (against)' + ('' if known.cash.any() else ', or list the dividends in actions.csv')
+    return 'name a dataset to compare with (against)' + ', or list the dividends in actions.csv'*('dark' in said or not known.cash.any())
 
 def _evidence(whole, answer, rows, known, reference):
     "Why the basis is what it is"
     verdicts,used = answer.verdicts,answer.used
     paid,splits = sum(len(known.actions[k].session) for k in ('dividend', 'capital_gain')),len(known.actions['split'].session)
     if whole=='either': return f'no dividends by {" and ".join(used)}, on all {len(rows)} sessions: both readings coincide'
-    if used==['AdjClose'] and all(v.said!='unclear' for v in verdicts.values()):
+    said = {v.said for v in verdicts.values()}
+    if used==['AdjClose'] and not said & {'wrong', 'unclear', 'dark'}:
         counts,within = f'dividends: {paid}, splits: {splits}',f'{max(answer.rest, 1e-7):.0e}'
         return f'AdjClose agrees with the actions ({counts}) on all {len(rows)} sessions, within {within}'
     words = f'{described(verdicts)} (measured by {" and ".join(used)})' if used else 'no adjusted closes, and no dividends are known'
     if whole!='unknown': return words
     claim = f'; the vendor says {rows.claim}, and nothing confirms it' if rows.claim and not used else ''
-    return f'{words}{claim}; {_cure(rows, known, reference, used)}'
+    return f'{words}{claim}; {_cure(said, known, reference, used)}'
 
 # %% ../../nbs/modules/12_eras.ipynb #963d8507
 def _claim(rows, whole, level):
@@ -653,17 +754,35 @@ def _claim(rows, whole, level):
     if rows.claim=='split_adjusted' and level.state=='traded': said = 'the closes fall by the splits'
     return [('claim', (), 'flag', f'the vendor says {rows.claim}; {said}')] if said else []
 
-# %% ../../nbs/modules/12_eras.ipynb #1f685719
-def _named(rows, whole, answer, known, prices):
+# %% ../../nbs/modules/12_eras.ipynb #b40d7cf0
+def _cut_short(rows, sent, known, complete_until, exchange):
+    "Could the closes be divided by splits after the last row? True, False, or None if nobody knows when the vendor answered"
+    if rows.claim!='split_adjusted' or known.by_user or not known.splits_listed: return False
+    if complete_until is None: return None
+    last,newest = sent.session.max(),np.datetime64(complete_until, 'D')
+    return last<newest and len(sessions_between(last + 1, newest, exchange))>5
+
+def _rests_on(sent, basis, known, cut, complete_until):
+    "What else the name rests on, in words"
+    if cut and basis in ('split_adjusted', 'as_traded'):
+        return f'; the file ends on {sent.session.max()}, long before {complete_until}: the closes may be divided by splits since then'
+    if cut is None and basis=='as_traded': return '; if the file is no older than its last row'
+    if basis=='unknown' and known.levels.state=='unknown': return '; but whether the closes are divided by the splits is not to be told'
+    return '; but whether the closes are rescaled by a spin-off is not to be told' if basis=='unknown' and known.levels.unsure>=0 else ''
+
+def _named(rows, whole, answer, known, prices, cut=False):
     "Basis of the fund, and its eras"
     level = known.levels
-    price = 'as_traded' if known.splits_listed and not answer.hidden else 'split_adjusted'
+    price = 'as_traded' if known.splits_listed and not answer.hidden and not cut else 'split_adjusted'
     names = dict(price=price, either='total_return' if prices=='adjusted' else price)
     eras = eras_of(answer.verdicts, whole, names)
     basis = dict(price=price, total='total_return').get(whole, whole) if whole!='either' else names['either']
-    if level.state not in ('mixed', 'unknown') or prices=='adjusted' or basis not in ('as_traded', 'split_adjusted'): return basis,eras
-    until = int(str(rows.session[level.last])[:4])
-    return level.state,tuple(o._replace(basis=level.state) if o.year<=until else o for o in eras)
+    if prices=='adjusted': return basis,eras
+    def before(t, word): return tuple(o._replace(basis=word) if o.year<=int(str(rows.session[t])[:4]) else o for o in eras)
+    if level.state in ('mixed', 'unknown') and basis in ('as_traded', 'split_adjusted'):
+        basis,eras = level.state,before(level.last, level.state)
+    if level.unsure>=0 and basis!='mixed': basis,eras = 'unknown',before(level.unsure, 'unknown')
+    return basis,eras
 
 # %% ../../nbs/modules/12_eras.ipynb #90521402
 class Fund(NamedTuple):
@@ -691,7 +810,7 @@ def _bars(rows, known, prices):
     if prices=='adjusted': columns['close'] = known.adjclose
     return dict(session=rows.session, **columns, volume=rows.volume if prices=='adjusted' else rows.volume/factor)
 
-# %% ../../nbs/modules/12_eras.ipynb #8cb2627e
+# %% ../../nbs/modules/12_eras.ipynb #07e59fb9
 def judge(
     rows:Rows,             # Of one instrument: clean, by session
     supplied:pd.DataFrame, # The user's: session, kind, value, pay, known_at, row; values per share of their day
@@ -701,19 +820,23 @@ def judge(
     prices:str='close',                    # Which series becomes the close: 'close' or 'adjusted'
     splits_complete:bool=False,            # Are all splits known, from `supplied`?
     reference:Reference|None=None,         # The same instrument from another dataset
+    complete_until=None,                   # datetime64[D]: the last session that was over when the vendor answered; None if nobody knows
 )->Fund:
     "The bars and actions of one fund, and what its closes mean"
     check_supplied(supplied, exchange)
     missing = np.flatnonzero(~(rows.adjclose>0)) if prices=='adjusted' else []
     if len(missing): raise DataError(f'{rows.file}, row {rows.row[missing[0]]}: no adjusted close; fill it, or use prices: close')
-    listed,found = listed_actions(rows if listed_before_cleaning is None else listed_before_cleaning, exchange)
-    known,new = _what_is_known(rows, supplied, listed, splits_complete)
+    sent = rows if listed_before_cleaning is None else listed_before_cleaning
+    listed,found = listed_actions(sent, exchange)
+    known,new = _what_is_known(rows, sent, supplied, listed, splits_complete)
     answer = _asked(rows, known, prices, reference)
     whole = overall(answer.verdicts)
-    basis,eras = _named(rows, whole, answer, known, prices)
+    cut = _cut_short(rows, sent, known, complete_until, exchange)
+    basis,eras = _named(rows, whole, answer, known, prices, cut)
     without = tuple(known.actions) if prices=='adjusted' else CASH if basis=='total_return' else ()
     found += new + answer.found + _remarks(rows, whole, known, prices, without)
-    found.append(('price_basis', (), 'measure', f'{basis}: {_evidence(whole, answer, rows, known, reference)}'))
+    why = _evidence(whole, answer, rows, known, reference) + _rests_on(sent, basis, known, cut, complete_until)
+    found.append(('price_basis', (), 'measure', f'{basis}: {why}'))
     return Fund(_bars(rows, known, prices), _table(known.actions, without), basis, eras, tuple(found))
 
 # %% ../../nbs/modules/12_eras.ipynb #56b1b39f

@@ -498,7 +498,7 @@ def _joined_symbols(mine, theirs):
     if not (two := overlap(both)): return both
     raise DataError(f'symbols.csv, row {both.row[min(two)]}: {both.ticker[min(two)]} has another meaning in a map file; remove one')
 
-# %% ../../nbs/modules/12_files.ipynb #7e874836
+# %% ../../nbs/modules/12_files.ipynb #c2f4255f
 _READERS = dict(actions=read_actions, instruments=read_instruments, symbols=read_symbols, facts=read_facts)
 
 @patch
@@ -517,5 +517,6 @@ def parse(self:CsvFolder, files:Mapping[str,bytes])->VendorData:
         check_tickers([*tickers, *o.ticker, *(o.id if k=='symbols' else [])], f'{k}.csv')
     known = [*tickers, *([] if added['symbols'] is None else added['symbols'].ticker)]
     if added['actions'] is not None: _known_tickers(added['actions'], known)
+    if self.splits_complete: notes.append('actions.csv is taken to list every split of every fund, because you say so (splits_complete)')
     return VendorData(bars, rates, **added, prices=self.prices, splits_complete=self.splits_complete, downloaded=self._downloaded(),
         notes=(*notes, *more))

@@ -21,9 +21,9 @@ from .snapshot import Snapshot, check_name, datasets, open_snapshot, publish
 from ..store import inside, write_atomic
 
 # %% auto #0
-__all__ = ['OVERLAP', 'Restated', 'extend', 'ingest']
+__all__ = ['OVERLAP', 'LEAD', 'Restated', 'extend', 'findings', 'ingest']
 
-# %% ../../nbs/modules/15_ingest.ipynb #aa9a1856
+# %% ../../nbs/modules/15_ingest.ipynb #55407ff3
 class Restated(DataError):
     "History that reads differently from before; `changes` has the list"
     def __init__(self, name, changes):
@@ -31,20 +31,17 @@ class Restated(DataError):
         said = '\n  '.join(changes.restating.words())
         super().__init__(f'{name}: {said}\nIf the new history is the right one, ingest again with accept_restated (--accept-restated)')
 
-def _changed(name, tables, settings, start, until):
-    "What differs from the snapshot that `name` stands for, cut like the new one; nothing for a new name"
+def _changed(name, tables, settings):
+    "What differs from the snapshot that `name` stands for; nothing for a new name"
     if name not in datasets(settings): return Changes()
-    old = open_snapshot(name, settings).tables
-    if until is not None and (old.bars.session<=pd.Timestamp(str(until))).any(): old = old.until(until)
-    if start is not None and (old.bars.session>=pd.Timestamp(str(start))).any(): old = old.since(start)
-    return compare(old, tables)
+    return compare(open_snapshot(name, settings).tables, tables)
 
-# %% ../../nbs/modules/15_ingest.ipynb #589d52dc
-OVERLAP = 63
+# %% ../../nbs/modules/15_ingest.ipynb #8679f415
+OVERLAP,LEAD = 63,63 # Sessions: compared, and before them, for the rules
 
-def _since(snapshot): # The date from which an update asks again
+def _since(snapshot): # The dates from which an update asks again, and compares
     sessions = np.unique(snapshot.tables.bars.session.to_numpy('datetime64[D]'))
-    return sessions[-min(OVERLAP, len(sessions))]
+    return sessions[-min(OVERLAP + LEAD, len(sessions))],sessions[-min(OVERLAP, len(sessions))]
 
 def extend(
     old:Tables,
@@ -63,7 +60,7 @@ def extend(
         return pd.concat([o[mine], (n := getattr(new, k))[n.session>=first]], ignore_index=True)
     return replace(old, bars=joined('bars'), actions=joined('actions'), rates=joined('rates') if len(new.rates) else old.rates)
 
-# %% ../../nbs/modules/15_ingest.ipynb #10c117ae
+# %% ../../nbs/modules/15_ingest.ipynb #04e4adcd
 def _day(value, what):
     "A date that somebody typed, or None"
     if value is None: return None
@@ -79,24 +76,37 @@ def _ingestor(kind, name, options, start, update, settings):
         if 'start' not in known: raise DataError(f'{kind} reads what there is and cannot be asked for a part; ingest without update')
         if name not in datasets(settings): raise DataError(f'there is no dataset {name!r} to update; ingest the whole once, without update')
         old = open_snapshot(name, settings)
-        options = options | dict(start=str(_since(old)))
+        options = options | dict(start=str(_since(old)[0]))
     elif start is not None and 'start' in known: options = options | dict(start=str(start))
     if 'exchange' in known: options = dict(exchange=settings.exchange) | options
     return build('ingestor', dict(kind=kind, **options), where),old
 
-# %% ../../nbs/modules/15_ingest.ipynb #6434130b
-def _curated(ingestor, raw, settings, start, until, against):
+# %% ../../nbs/modules/15_ingest.ipynb #582826d5
+def _curated(ingestor, raw, settings, start, until, trusted):
     "Tables and report from the kept files"
     data = ingestor.parse(read_raw(raw))
-    trusted = tuple(open_snapshot(o.strip(), settings).tables for o in against.split(',') if o.strip())
-    return curate(replace(data, downloaded=data.downloaded or raw_time(raw)), settings.exchange, start, until, trusted)
+    against = tuple(o.tables for o in trusted)
+    return curate(replace(data, downloaded=data.downloaded or raw_time(raw)), settings.exchange, start, until, against)
+
+def _findings_file(name, id, settings): return inside(settings.data, 'curated', name, f'{id}.json')
+
+def findings(
+    snapshot:Snapshot, # Made by `ingest`
+    settings:Settings,
+)->dict: # As written beside it: findings, eras, coverage, changes
+    "What was found when a snapshot was made"
+    file = _findings_file(snapshot.name, snapshot.id, settings)
+    if file.is_file(): return json.loads(file.read_text(encoding='utf-8'))
+    raise DataError(f'there are no findings of {snapshot.version}: it was not made by ingest under that name')
 
 def _keep_findings(name, made, raw, report, changes, settings):
-    "Write what was found beside the snapshot"
-    found = dict(snapshot=made.id, raw=raw.name) | report.as_dict() | dict(changes=changes.as_dict())
-    text = json.dumps(found, indent=1, ensure_ascii=False)
-    write_atomic(inside(settings.data, 'curated', name, f'{made.id}.json'), text + '\n')
+    "Write what was found beside the snapshot; the same data again do not forget what had changed"
+    file,changed = _findings_file(name, made.id, settings),changes.as_dict()
+    if not changes and file.is_file(): changed = json.loads(file.read_text(encoding='utf-8'))['changes']
+    found = dict(snapshot=made.id, raw=raw.name) | report.as_dict() | dict(changes=changed)
+    write_atomic(file, json.dumps(found, indent=1, ensure_ascii=False) + '\n')
 
+# %% ../../nbs/modules/15_ingest.ipynb #46e1e83a
 def ingest(
     kind:str,      # Of ingestor, such as 'csv'
     source:str,    # Where its data is, such as a folder, or which tickers
@@ -117,13 +127,17 @@ def ingest(
         raise ParameterError('an update goes on from the last session; start and until have no place in it')
     ingestor,old = _ingestor(kind, name, options, start, update, settings)
     raw = keep_raw(ingestor, str(source), name, settings)
-    tables,report = _curated(ingestor, raw, settings, start, until, against)
-    if old is not None: tables = extend(old.tables, tables)
-    changes = _changed(name, tables, settings, start, until)
+    trusted = [open_snapshot(o.strip(), settings) for o in against.split(',') if o.strip()]
+    tables,report = _curated(ingestor, raw, settings, start, until, trusted)
+    if old is not None: tables = extend(old.tables, tables.since(_since(old)[1]))
+    changes = _changed(name, tables, settings)
     if changes.restates and not accept_restated: raise Restated(name, changes)
     cut = {k:str(v) for k,v in (('start', start), ('until', until)) if v is not None}
-    notes = *report.notes,*(f'{k} {v}: the vendor has bars beyond it' for k,v in cut.items())
-    made = publish(tables, name, settings, notes=notes, source=dict(raw=raw.name, request=ingestor.request(), **cut),
+    notes = [*report.notes, *(f'lone closes were measured against {o.version}' for o in trusted)]
+    notes += [f'cut: {k} {v}; the vendor may have more' for k,v in cut.items()]
+    if old is not None: notes.append(f'brings {old.version} up to date; what was found is about its last sessions only')
+    source = dict(raw=raw.name, request=ingestor.request(), against=[str(o.version) for o in trusted], **cut)
+    made = publish(tables, name, settings, notes=tuple(notes), source=source,
         adjusted_through=report.adjusted_through)
     _keep_findings(name, made, raw, report, changes, settings)
     return made

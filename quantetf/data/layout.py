@@ -31,7 +31,7 @@ from .actions import Actions, grown, simple_returns
 __all__ = ['PAID', 'FIELDS', 'BLOCK', 'LARGE', 'KEEP', 'gather', 'locked', 'Fields', 'placed', 'actions_of', 'laid_out', 'Cache',
            'Damaged', 'Mapped', 'CachedFields', 'sessions_of', 'fields_of']
 
-# %% ../../nbs/modules/14_layout.ipynb #b2e46ac6
+# %% ../../nbs/modules/14_layout.ipynb #ccf7309e
 def gather(
     a:np.ndarray,    # (S, N)
     rows:np.ndarray, # Row numbers, in any shape; negative ones lie before the history
@@ -42,11 +42,10 @@ def gather(
     return out
 
 def locked(a, dtype=None, shape=None):
-    "A read-only copy of `a` in C order"
-    a = np.array(a, dtype=dtype, order='C')
+    "A copy of `a` in C order that cannot be written to, nor be made writeable"
+    a = np.asarray(a, dtype=dtype)
     if shape not in (None, a.shape): raise ValueError(f'expected (sessions, instruments) = {shape}, got {a.shape}')
-    a.flags.writeable = False
-    return a
+    return np.ndarray(a.shape, a.dtype, a.tobytes())
 
 # %% ../../nbs/modules/14_layout.ipynb #5d259e88
 class Fields(Mapping):
@@ -93,7 +92,7 @@ def placed(
         raise NotASession(f'{what} of {known[codes[i]]} on {str(when[i])[:10]}: not a session of the exchange between {span}')
     return rows,np.searchsorted(ids, np.array(known, dtype=str)).astype('i4')[codes]
 
-# %% ../../nbs/modules/14_layout.ipynb #155b053e
+# %% ../../nbs/modules/14_layout.ipynb #b7faac21
 PAID = 'dividend', 'spinoff', 'capital_gain'
 
 def actions_of(
@@ -102,7 +101,8 @@ def actions_of(
     ids:np.ndarray,
 )->Actions: # One for each session and instrument, in the order of sessions
     "Cash and splits by place"
-    a = table[table.session.to_numpy('datetime64[D]')<=sessions[-1]]
+    when = table.session.to_numpy('datetime64[D]')
+    a = table[(when>=sessions[0]) & (when<=sessions[-1])]
     rows,cols = placed(a.session, a.id, sessions, ids, 'action')
     place,slot = np.unique(rows.astype('i8')*len(ids) + cols, return_inverse=True)
     cash,split = np.zeros(len(place)),np.ones(len(place))
@@ -134,7 +134,7 @@ def laid_out(
             out.reshape(-1)[rows*np.int64(len(ids)) + cols] = part[name].to_numpy()
     return out
 
-# %% ../../nbs/modules/14_layout.ipynb #c6858aff
+# %% ../../nbs/modules/14_layout.ipynb #df0d33dd
 BLOCK,LARGE = 2**22,2**26 # Bytes, about
 
 def _block_rows(width): return max(1, BLOCK//(8*max(width, 1)))
@@ -144,7 +144,12 @@ class Cache:
     def __init__(self,
         folder:Path,  # Of one snapshot and one version of the code
         shape:tuple,  # (S, N) of all fields
-    ): self.folder,self.shape = Path(folder),shape
+        key:str='',   # The snapshot's id and the version of the code
+    ): self.folder,self.shape,self.key = Path(folder),tuple(shape),key
+
+    def seal(self, name, hashes):
+        "What the name of a file must end with: a hash of its hashes, and of what it is said to be"
+        return content_hash([self.key, name, list(self.shape), hashes.hex()])[:32]
 
     def write(self, name, a):
         "Keep a field; if that cannot be done, say so and go on"
@@ -156,7 +161,7 @@ class Cache:
                     f.write(memoryview(a[i:i+n]).cast('B'))
                     hashes += hashlib.sha256(a[i:i+n]).digest()
                 f.write(hashes)
-            os.replace(temp, self.folder/f'{name}-{hashlib.sha256(hashes).hexdigest()[:32]}.f8')
+            os.replace(temp, self.folder/f'{name}-{self.seal(name, hashes)}.f8')
         except OSError as e:
             warnings.warn(f'the cache of laid out prices cannot be written ({e.strerror}); they are laid out again next time', stacklevel=2)
             try: temp.unlink(missing_ok=True)
@@ -167,13 +172,13 @@ class Cache:
         if a.nbytes<LARGE: self.write(name, a)
         else: threading.Thread(target=self.write, args=(name, a)).start()
 
-# %% ../../nbs/modules/14_layout.ipynb #d86f5b05
+# %% ../../nbs/modules/14_layout.ipynb #508ba550
 class Damaged(Exception):
     "A cached field that is not what its name says"
 
 class Mapped:
     "A cached field; blocks of it are verified before they are handed out"
-    def __init__(self, file, shape):
+    def __init__(self, file, shape, seal): # `seal` gives the end of the file's name from the hashes
         S,N = shape
         self.step = _block_rows(N)
         blocks = -(-S//self.step)
@@ -181,7 +186,7 @@ class Mapped:
             if os.fstat(f.fileno()).st_size!=8*S*N + 32*blocks: raise Damaged(file.name)
             self._map = mmap.mmap(f.fileno(), 0, access=mmap.ACCESS_READ)
         self.file,self.hashes = file,self._map[8*S*N:]
-        if file.stem.rpartition('-')[2]!=hashlib.sha256(self.hashes).hexdigest()[:32]: raise Damaged(file.name)
+        if file.stem.rpartition('-')[2]!=seal(self.hashes): raise Damaged(file.name)
         self.array = np.frombuffer(self._map, '<f8', S*N).reshape(S, N)
         self.checked = np.zeros(blocks, bool)
 
@@ -202,14 +207,14 @@ class Mapped:
         if not self.checked.all(): self.check(np.unique(np.maximum(rows, 0)//self.step))
         return gather(self.array, rows)
 
-# %% ../../nbs/modules/14_layout.ipynb #44e0f821
+# %% ../../nbs/modules/14_layout.ipynb #64a94fed
 @patch
 def read(self:Cache,
     name:str,
 )->Mapped|None:
     "A cached field if it is there; a damaged one is thrown away"
     for file in sorted(self.folder.glob(f'{name}-*.f8')):
-        try: return Mapped(file, self.shape)
+        try: return Mapped(file, self.shape, lambda hashes: self.seal(name, hashes))
         except Damaged: self.drop(file)
         except OSError: pass # Deleted by somebody else a moment ago
 
@@ -276,21 +281,21 @@ def _own_folder(root, id):
     except OSError: pass # Somebody else was faster
     return own
 
-# %% ../../nbs/modules/14_layout.ipynb #708720fb
+# %% ../../nbs/modules/14_layout.ipynb #c44852ed
 def _cached_sessions(folder, first, last, exchange):
     "Sessions of the exchange, from the cache if they are there"
-    file = folder/'sessions.json'
+    file,asked = folder/'sessions.json',[str(first), str(last), exchange]
+    def seal(days): return content_hash([folder.name, asked, days])
     try:
         kept = json.loads(file.read_bytes())
-        if kept['hash']==content_hash(kept['sessions']) and kept['asked']==[str(first), str(last), exchange]:
-            return np.array(kept['sessions'], 'i8').astype('datetime64[D]')
+        if kept['hash']==seal(kept['sessions']): return np.array(kept['sessions'], 'i8').astype('datetime64[D]')
     except (OSError, ValueError, KeyError, TypeError): pass
     sessions = sessions_between(first, last, exchange)
     days = sessions.astype(int).tolist()
     temp = temporary(file)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        temp.write_text(json.dumps(dict(asked=[str(first), str(last), exchange], hash=content_hash(days), sessions=days)))
+        temp.write_text(json.dumps(dict(hash=seal(days), sessions=days)))
         os.replace(temp, file)
     except OSError: pass # The fields will say so
     return sessions
@@ -302,7 +307,7 @@ def sessions_of(
     if not snapshot.cache: return sessions_between(snapshot.first, snapshot.last, snapshot.exchange)
     return _cached_sessions(_own_folder(snapshot.cache, snapshot.id), snapshot.first, snapshot.last, snapshot.exchange)
 
-# %% ../../nbs/modules/14_layout.ipynb #3fbfca4f
+# %% ../../nbs/modules/14_layout.ipynb #2884f886
 def fields_of(
     snapshot,             # `Snapshot`; one that is published has a cache
     sessions:np.ndarray,
@@ -313,5 +318,5 @@ def fields_of(
     def make(name): return laid_out(name, sessions, ids, snapshot.bars, actions, fields.__getitem__)
     shape = len(sessions),len(ids)
     if not snapshot.cache: fields = Fields(FIELDS, make)
-    else: fields = CachedFields(FIELDS, make, Cache(_own_folder(snapshot.cache, snapshot.id), shape))
+    else: fields = CachedFields(FIELDS, make, Cache(_own_folder(snapshot.cache, snapshot.id), shape, f'{snapshot.id} {_recipe()}'))
     return fields

@@ -95,7 +95,7 @@ def retry_after(
     except ValueError: return None
     return max(0., ((then if then.tzinfo else then.replace(tzinfo=UTC)) - (now or datetime.now(UTC))).total_seconds())
 
-# %% ../../nbs/modules/12_online.ipynb #7e87f851
+# %% ../../nbs/modules/12_online.ipynb #db79bd32
 @dataclass
 class Line:
     "What all requests of one download share"
@@ -105,6 +105,7 @@ class Line:
     stop:Event=field(default_factory=Event)
     quiet:float=0.      # Nobody asks anything before this reading of the monotonic clock
     say:Callable=print  # Where a long wait is explained
+    heard:bool=False    # Has the vendor answered yet?
 
     def hush(self, seconds):
         self.quiet = max(self.quiet, time.monotonic() + seconds)
@@ -113,7 +114,7 @@ class Line:
         "Wait, or stop waiting because the download ends"
         if self.stop.wait(max(0., seconds)): raise Ended
 
-# %% ../../nbs/modules/12_online.ipynb #46c0bc1e
+# %% ../../nbs/modules/12_online.ipynb #0e7a2ea8
 def _attempts(line):
     "tenacity's loop with the waits of a `Line`"
     from tenacity import Retrying, retry_if_exception_type, stop_after_attempt, wait_exponential, wait_random
@@ -124,16 +125,21 @@ def _attempts(line):
     often = stop_after_attempt(line.retries + 1)
     return Retrying(stop=often, wait=wait, sleep=line.pause, retry=retry_if_exception_type(Again), reraise=True)
 
+_NOWHERE = re.compile('name or service|name resolution|resolve|getaddrinfo|nodename|DNS', re.I) # A machine without a network
+
 @patch
 def ask(self:Line, once):
     "What `once()` returns, when it does"
     def attempt():
         self.pause(self.quiet - time.monotonic())
-        try: return once()
+        try: answer = once()
         except Again as e:
+            if not self.heard and _NOWHERE.search(str(e)): raise Halt(f'{e}; is this machine online?') from None
             if (e.after or 0)>self.patience: raise Halt(f'{e}; the vendor asks to wait {e.after:.0f} s, run again after that') from None
             if e.limit and e.after is not None: self.hush(e.after)
             raise
+        self.heard = True
+        return answer
     loop = _attempts(self)
     try: return loop(attempt)
     except Again as e:

@@ -311,7 +311,7 @@ def outlier(rows, ctx):
     rows,new = _without(rows, rows_of(false), 'outlier', f'out and straight back, and nobody else traded there: {told(false)}')
     return rows,new+found
 
-# %% ../../nbs/modules/12_quality.ipynb #f186c81f
+# %% ../../nbs/modules/12_quality.ipynb #9c811d7e
 _RATIOS = {f'{a}:{b}':a/b for a,b in ((3, 2), *((n, 1) for n in (2, 3, 4, 5, 6, 8, 10, 15, 20, 25, 50, 100, 1000)))}
 
 def _like_a_split(change): # New close by last close
@@ -321,7 +321,7 @@ def _like_a_split(change): # New close by last close
     return f'like a split {name}' if change<1 else f'like a reverse split {":".join(name.split(":")[::-1])}'
 
 def jump(rows, ctx):
-    "A close that moves by more than half, and no split explains it"
+    "A close up by half or down by a third, and no split explains it"
     if len(rows)<2: return rows,[]
     at = np.flatnonzero(np.abs(_moves(rows, ctx))>np.log(1.5))
     at = at[_gaps(rows, ctx)[at-1]<=HOLE]

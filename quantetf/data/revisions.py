@@ -19,10 +19,11 @@ from fastcore.basics import patch
 from .schema import COLUMNS, KEYS, Tables, html_table
 
 # %% auto #0
-__all__ = ['CHANGES', 'NEWS', 'FEW', 'PRICES', 'NOISE', 'LONG', 'RESCALED_BY', 'LATE', 'DIVIDEND_NOISE', 'Change', 'Changes',
-           'changed_sessions', 'levels', 'Pair', 'Rescaling', 'rescalings', 'Cells', 'cells', 'cell_changes',
-           'price_cells', 'changed_prices', 'changed_volumes', 'History', 'changed_actions', 'changed_instruments',
-           'changed_symbols', 'changed_facts', 'changed_rates', 'changed_bars', 'compare']
+__all__ = ['CHANGES', 'NEWS', 'FEW', 'PRICES', 'FILLED', 'OUT_OF_LINE', 'STEP', 'NOISE', 'LONG', 'RESCALED_BY', 'LATE', 'LARGEST',
+           'YEAR', 'VOLUMES', 'VOLUME_MOVE', 'DIVIDEND_NOISE', 'Change', 'Changes', 'changed_sessions', 'levels',
+           'Pair', 'Rescaling', 'rescalings', 'Cells', 'cells', 'cell_changes', 'price_cells', 'changed_prices',
+           'changed_volumes', 'History', 'changed_actions', 'changed_instruments', 'changed_symbols', 'changed_facts',
+           'changed_rates', 'changed_bars', 'compare']
 
 # %% ../../nbs/modules/13_revisions.ipynb #33566aa2
 class Change(NamedTuple):
@@ -172,7 +173,7 @@ def _aligned(
     hit = b[np.minimum(at, len(b)-1)]==a
     return np.flatnonzero(hit),at[hit]
 
-# %% ../../nbs/modules/13_revisions.ipynb #8d17f80f
+# %% ../../nbs/modules/13_revisions.ipynb #0cfc7d0f
 PRICES = 'open', 'high', 'low', 'close'
 _BARS = *PRICES, 'volume'
 
@@ -188,16 +189,61 @@ def changed_sessions(
     first,last = (a[0],a[-1]) if len(a) else 2*[np.datetime64('NaT')]
     when = new['session'][came]
     inside,before = (when>first) & (when<last),when<first
-    parts = (('filled_session', new, came[inside]), ('earlier_sessions', new, came[before]), ('new_sessions', new, came[~inside & ~before]),
-        ('lost_session', old, gone))
-    return [_session_change(kind, id, bars, rows) for kind,bars,rows in parts if len(rows)]
+    kept = {c:new[c][j] for c in ('session', 'close')}
+    parts = (('filled_session', new, came[inside], _why_filled), ('earlier_sessions', new, came[before], _why_earlier),
+        ('new_sessions', new, came[~inside & ~before], None), ('lost_session', old, gone, None))
+    return [_session_change(kind, id, bars, rows, why(bars, rows, kept) if why else '') for kind,bars,rows,why in parts if len(rows)]
 
-def _session_change(kind, id, bars, rows):
+def _session_change(kind, id, bars, rows, doubt):
     "The change about whole rows"
     days,cells = bars['session'][rows],sum(int(np.isfinite(bars[c][rows]).sum()) for c in _BARS)
     said = dict(lost_session=' gone', filled_session=' found again').get(kind, '')
     close = f', close {_number(bars["close"][rows[0]])}' if len(rows)==1 else ''
-    return Change(kind, id, tuple(_days(days[:FEW])), len(rows), cells, kind=='lost_session', np.nan, f'{_span(days)}{said}{close}')
+    restates,evidence = kind=='lost_session' or doubt!='',f'{_span(days)}{said}{close}{doubt and "; "+doubt}'
+    return Change(kind, id, tuple(_days(days[:FEW])), len(rows), cells, restates, np.nan, evidence)
+
+# %% ../../nbs/modules/13_revisions.ipynb #185c50a1
+FILLED = 20               # Sessions of one fund that may be found at once
+OUT_OF_LINE,STEP = .35,.05 # Of a price: what never fits beside another, and what always does
+
+def _own_limit(close):
+    "How far from its neighbours a close of this fund may be found"
+    with np.errstate(divide='ignore', invalid='ignore'): step = np.abs(close[1:]/close[:-1] - 1)
+    step = step[np.isfinite(step)]
+    return OUT_OF_LINE if len(step)<20 else min(OUT_OF_LINE, max(STEP, 2*float(step.max())))
+
+def _beside(day, kept):
+    "The last close before each date, and the first after it, of the sessions that both have"
+    there = np.isfinite(kept['close']) & (kept['close']>0)
+    known,close = kept['session'][there],kept['close'][there]
+    if not len(close): return np.full((2, len(day)), np.nan)
+    at = np.searchsorted(known, day)
+    left,right = close[np.maximum(at-1, 0)],close[np.minimum(at, len(close)-1)]
+    return np.stack([np.where(at>0, left, right), np.where(at<len(close), right, left)])
+
+# %% ../../nbs/modules/13_revisions.ipynb #085ac0e9
+def _why_filled(bars, rows, kept):
+    "Why sessions found again are not to be believed; empty if they are"
+    if len(rows)>FILLED: return f'more than {FILLED} at once'
+    beside = _beside(bars['session'][rows], kept)
+    low,high = np.min(beside, axis=0),np.max(beside, axis=0)
+    for name in ('close', *PRICES):
+        x,limit = bars[name][rows],_own_limit(kept['close']) if name=='close' else OUT_OF_LINE
+        odd = np.flatnonzero((x<low*(1-limit)) | (x>high*(1+limit)))
+        if len(odd): return _odd(name, bars['session'][rows[odd]], x[odd], beside[:,odd])
+    return ''
+
+def _odd(name, days, x, beside):
+    "In words, what does not fit"
+    more = f' (and {len(days)-1:,} more)' if len(days)>1 else ''
+    return f'{name} {_number(x[0])} of {_days(days[:1])[0]} between closes of {_number(beside[0,0])} and {_number(beside[1,0])}{more}'
+
+def _why_earlier(bars, rows, kept):
+    "Why earlier history does not belong to what was known; empty if it does"
+    close = bars['close'][rows]
+    close,known = (x[np.isfinite(x) & (x>0)] for x in (close, kept['close']))
+    if not len(close) or not len(known) or 1-OUT_OF_LINE<=close[-1]/known[0]<=1+OUT_OF_LINE: return ''
+    return f'its last close {_number(close[-1])} does not connect to {_number(known[0])}, the first that was known'
 
 # %% ../../nbs/modules/13_revisions.ipynb #23473cbd
 NOISE = dict(as_traded=1e-6, split_adjusted=1e-6, total_return=1e-5, mixed=1e-5, unknown=1e-5) # Of a price, by its basis
@@ -289,7 +335,7 @@ def _reason(
     if split!=1 and abs(left-1)<1e-4: return (split, 1.) if 'split' in allowed else None
     return (split, left) if 'dividend' in allowed and .5<left<1 else None
 
-# %% ../../nbs/modules/13_revisions.ipynb #67d5f726
+# %% ../../nbs/modules/13_revisions.ipynb #ea32b00d
 LATE = 5 # Sessions at the old end in which an action may still arrive
 
 class Pair(NamedTuple):
@@ -302,6 +348,8 @@ class Pair(NamedTuple):
     splits:tuple     # Dates and values of the splits that are new among the actions
     ahead:object     # First session of the new data after them, or None
     last:object      # Last session of the old data
+    paid:tuple=((), ()) # Dates and values of the payments that are new among the actions
+    more:int=0       # Sessions of the new data after them
 
 class Rescaling(NamedTuple):
     "What was multiplied by a constant, with an explanation"
@@ -311,7 +359,7 @@ class Rescaling(NamedTuple):
     unexplained:str=''  # Steps without an explanation, in words
     half:float=0.       # Half the unit in which rescaled prices are printed
 
-# %% ../../nbs/modules/13_revisions.ipynb #53e6a794
+# %% ../../nbs/modules/13_revisions.ipynb #5c2d1d5f
 def _steps(ratio, noise):
     "Where the staircase has a step, and its factor; the last may stand at its end"
     level = levels(ratio, noise)
@@ -319,16 +367,39 @@ def _steps(ratio, noise):
     at = np.flatnonzero(level!=after)
     return at+1,level[at]/after[at]
 
+def _named(pair, actions, k):
+    "Values of the actions whose ex-date can be the session of a step"
+    days,values = (np.asarray(o, t) for o,t in zip(actions, ('M8[us]', float)))
+    return values[(days>pair.day[k-1]) & ((days<=pair.day[k]) if k<len(pair.day) else True)]
+
 def _split_at(pair, k, volume, after):
     "The split that volumes or the new actions show at a step, and the volume ratio before it"
-    days,values = pair.splits
-    here = (days>pair.day[k-1]) & ((days<=pair.day[k]) if k<len(pair.day) else True)
+    named = _named(pair, pair.splits, k)
     v = volume[np.isfinite(volume) & (volume>0)]
     level = float(np.median(v)) if len(v) else after
     seen = _simple(level/after)
-    return (seen if seen!=1 or not here.any() else float(np.prod(values[here]))),level
+    return (seen if seen!=1 or not len(named) else float(np.prod(named))),level
 
-# %% ../../nbs/modules/13_revisions.ipynb #736b8e97
+# %% ../../nbs/modules/13_revisions.ipynb #63ce2890
+LARGEST,YEAR = .15,252 # Of the price, what dividends that nobody names may come to; in so many sessions
+
+def _doubt(pair, k, split, dividend, unnamed):
+    "Why the split, and the dividend, of a step need a person's word; empty if they do not"
+    T,inside = len(pair.day),f'the old data went on for {_count(len(pair.day)-k, "session")} without it'
+    if k<T-LATE: return inside,inside
+    fresh = k==T and pair.ahead is not None
+    known = np.isclose(np.prod(_named(pair, pair.splits, k)), split, rtol=1e-3)
+    most = 1 - (1-LARGEST)**(1 + pair.more//YEAR)
+    why = '' if fresh or known else 'no such split among the new actions'
+    if dividend==1 or _paid(pair, k, split, dividend): return why,''
+    if k==T and not fresh: return why,'no new session that can be its ex-date, and no such payment among the new actions'
+    return why,f'more than {_percent(most)}, and no such payment among the new actions' if 1-unnamed>most else ''
+
+def _paid(pair, k, split, dividend):
+    "Do the new actions name a payment of this size at a step?"
+    return dividend!=1 and abs(_named(pair, pair.paid, k).sum()*split/pair.old['close'][k-1]/(1-dividend) - 1)<.1
+
+# %% ../../nbs/modules/13_revisions.ipynb #06c29868
 def rescalings(
     pair:Pair,
 )->Rescaling:
@@ -340,38 +411,36 @@ def rescalings(
     with np.errstate(divide='ignore', invalid='ignore'): volume = pair.new['volume']/pair.old['volume']
     out,found,strange = Rescaling(np.ones(T), ([], []), []),[],[]
     at,factors = _steps(ratio, noise)
-    after = 1.
+    after = unnamed = 1.
     for k,start,factor in reversed(list(zip(at, np.r_[0, at[:-1]], factors))):
         split,after = _split_at(pair, k, volume[start:k], after)
         why = _reason(factor, split, allowed)
         if why is None: strange.append(f'{_count(int(k), "close")} before {_ex(pair, k)} multiplied by {_number(factor)}'); continue
         out.prices[:k] *= why[1]/why[0]
-        found += _rescaled(pair, int(k), *why)
+        if not _paid(pair, k, *why): unnamed *= why[1]
+        found += _rescaled(pair, int(k), *why, _doubt(pair, int(k), *why, unnamed))
         if split!=1: out.splits[0].append(pair.day[k] if k<T else pair.day[-1]+np.timedelta64(1, 'D')); out.splits[1].append(split)
     rest = [f'and {_count(len(strange)-3, "step")} more like this'] if len(strange)>3 else []
     return out._replace(changes=found, unexplained='; '.join(strange[:3] + rest), half=half)
 
-# %% ../../nbs/modules/13_revisions.ipynb #caf72d21
+# %% ../../nbs/modules/13_revisions.ipynb #e7e26ccf
 def _ex(pair, k):
     "The session of a step, in words"
     if k<len(pair.day): return _days([pair.day[k]])[0]
     return f'the session after {_days([pair.day[-1]])[0]}' if pair.ahead is None else _days([pair.ahead])[0]
 
-def _rescaled(pair, k, split, dividend):
+def _rescaled(pair, k, split, dividend, doubt):
     "The changes that an explained step makes"
-    def change(kind, factor, what):
+    def change(kind, factor, what, why):
         cells = sum(int(np.isfinite(pair.old[c][:k]).sum()) for c in PRICES)
-        return Change(kind, pair.id, (_ex(pair, k)[-10:],), k, cells, k<len(pair.day)-LATE, abs(factor-1),
-            f'{_count(k, "close")} before {_ex(pair, k)} {what}' + _inside(pair, k))
+        return Change(kind, pair.id, (_ex(pair, k)[-10:],), k, cells, why!='', abs(factor-1),
+            f'{_count(k, "close")} before {_ex(pair, k)} {what}{why and "; "+why}')
     out = []
-    if split!=1: out.append(change('restated_by_split', 1/split, f'divided by {_number(split)}, as a split of {_number(split)} for 1 does'))
+    if split!=1: out.append(change('restated_by_split', 1/split,
+        f'divided by {_number(split)}, as a split of {_number(split)} for 1 does', doubt[0]))
     if dividend!=1: out.append(change('restated_by_dividend', dividend,
-        f'multiplied by {_number(dividend)}, as a dividend of {_percent(1-dividend)} of the price does'))
+        f'multiplied by {_number(dividend)}, as a dividend of {_percent(1-dividend)} of the price does', doubt[1]))
     return out
-
-def _inside(pair, k):
-    "What to add when the ex-date lies well inside the old data"
-    return f'; the old data went on for {_count(len(pair.day)-k, "session")} without it' if k<len(pair.day)-LATE else ''
 
 # %% ../../nbs/modules/13_revisions.ipynb #abb66f00
 class Cells(NamedTuple):
@@ -428,7 +497,7 @@ def _rounding(id, columns, noun):
     return [Change('rounding', id, (), int(there.any(axis=0).sum()), int(there.sum()), False, largest,
         f'{_count(int(there.sum()), noun)} by no more than {_percent(largest)}')]
 
-# %% ../../nbs/modules/13_revisions.ipynb #8f1316dd
+# %% ../../nbs/modules/13_revisions.ipynb #ced1f864
 def price_cells(
     pair:Pair,
     name:str,           # Of the column
@@ -441,9 +510,7 @@ def price_cells(
     if ones: return cells(name, a, a, b, noise)
     due = a*factor
     unit = half if name=='close' else 2*half
-    first = cells(name, a, due, b, noise + np.where(factor==1, 0, unit*(factor/due + 1/b)))
-    if name=='close' or not first.wrong.any(): return first
-    return min(first, cells(name, a, a, b, noise), key=lambda o: int(o.wrong.sum()))
+    return cells(name, a, due, b, noise + np.where(factor==1, 0, unit*(factor/due + 1/b)))
 
 # %% ../../nbs/modules/13_revisions.ipynb #066dee46
 def changed_prices(
@@ -462,7 +529,7 @@ def changed_prices(
         *cell_changes('lost_price', pair, columns, 'lost', True), *cell_changes('filled_price', pair, columns, 'found', False),
         *_rounding(pair.id, columns, 'price')],scaled.splits
 
-# %% ../../nbs/modules/13_revisions.ipynb #cbbc16e1
+# %% ../../nbs/modules/13_revisions.ipynb #02c5ba69
 def changed_volumes(
     pair:Pair,
     splits:tuple, # Ex-dates and values that `changed_prices` has found
@@ -475,8 +542,18 @@ def changed_volumes(
     one_share = 1/np.maximum(np.nan_to_num(b), 1)
     columns = [cells('volume', a, a*k, b, 1e-6 + np.where(k==1, 0, one_share)) for k in (scale, np.ones(len(a)))]
     best = min(columns, key=lambda o: int(o.wrong.sum()))
-    changes = [cell_changes('corrected_volume', pair, [best], o, False) for o in ('wrong', 'lost', 'found')]
+    other = {o:_counted_anew(best, getattr(best, o)) for o in ('wrong', 'lost')}
+    changes = [cell_changes('corrected_volume', pair, [best], o, other.get(o, False)) for o in ('wrong', 'lost', 'found')]
     return [*(o for found in changes for o in found), *_rounding(pair.id, [best], 'volume')]
+
+# %% ../../nbs/modules/13_revisions.ipynb #e7a7492e
+VOLUMES,VOLUME_MOVE = .01,.1 # Of the volumes of a fund; of a volume
+
+def _counted_anew(column, which):
+    "Are too many of these volumes not what they were?"
+    past = slice(0, max(len(column.old)-LATE, 0))
+    far = which[past] & ~(column.size[past]<=VOLUME_MOVE)
+    return bool(far.sum()>VOLUMES*np.isfinite(column.old[past]).sum())
 
 # %% ../../nbs/modules/13_revisions.ipynb #3d6062e9
 DIVIDEND_NOISE = 1e-4,3e-6 # Relative to the dividend; relative to the price on which it was paid
@@ -547,13 +624,14 @@ def _changed_action(o, h, date):
     largest = size if size>border else np.nan
     return _row('changed_action', o, o.session, restates and h.past(date), f'{name}: {", ".join(said)}', len(said), largest)
 
-# %% ../../nbs/modules/13_revisions.ipynb #a1393f93
+# %% ../../nbs/modules/13_revisions.ipynb #a991f585
 def changed_instruments(
     old:pd.DataFrame, # Table `instruments`
     new:pd.DataFrame,
+    ends:dict=None,   # id -> last session of its bars, in either dataset
 )->list:
     "Instruments that both have and that differ"
-    out = []
+    out,ends = [],ends or {}
     for o in _outer(old, new, 'instruments'):
         if o.side!='both': continue
         if o.basis_old!=o.basis_new:
@@ -562,15 +640,16 @@ def changed_instruments(
             a,b = (getattr(o, f'{c}_{x}') for x in ('old', 'new'))
             a,b = (_date(a), _date(b)) if c=='listed' else (repr(a), repr(b))
             if a!=b: out.append(_row('changed_instrument', o, None, False, f'{c} {a} → {b}'))
-        out += _changed_end(o)
+        out += _changed_end(o, ends.get(o.id))
     return out
 
-def _changed_end(o):
+def _changed_end(o, end):
     "The changes about the end of a fund"
     a,b,x,y = o.delisted_old,o.delisted_new,o.delisting_value_old,o.delisting_value_new
     if pd.isna(a) and pd.notna(b):
         got = '' if np.isnan(y) else f', holders got {_number(y)} a share'
-        return [_row('delisted', o, b, False, f'closed on {_date(b)}{got}')]
+        late = end is not None and end>b
+        return [_row('delisted', o, b, late, f'closed on {_date(b)}{got}' + (f', but its bars go on until {_date(end)}' if late else ''))]
     out = []
     if a!=b and pd.notna(a):
         out.append(_row('changed_instrument', o, a, True, f'closed on {_date(a)}, now {"alive" if pd.isna(b) else _date(b)}'))
@@ -578,14 +657,16 @@ def _changed_end(o):
         out.append(_row('changed_instrument', o, a, not np.isnan(x), f'holders got {_move(x, y)} a share'))
     return out
 
-# %% ../../nbs/modules/13_revisions.ipynb #0f913138
+# %% ../../nbs/modules/13_revisions.ipynb #9f0e59fa
 def changed_symbols(
     old:pd.DataFrame, # Table `symbols`, of instruments that both have
     new:pd.DataFrame,
     last,             # Last session of the old data
+    first:dict=None,  # id -> first session that both have
 )->list:
     "Tickers that came, changed or went"
     if old.equals(new): return []
+    first = first or {}
     def rows(df): return {(o.ticker, o.start, o.id, o.end if pd.notna(o.end) else None) for o in df.itertuples()}
     a,b,out = rows(old),rows(new),[]
     def key(o): return o[0],o[1],o[2]
@@ -594,7 +675,7 @@ def changed_symbols(
     for o in sorted(a-b, key=key):
         same = sorted((x for x in b if (x[0], x[2])==(o[0], o[2])), key=key)
         until = last if o[3] is None else min(last, o[3])
-        covered = any(x[1]<=o[1] and (x[3] is None or x[3]>=until) for x in same)
+        covered = any(x[1]<=max(o[1], first.get(o[2], o[1])) and (x[3] is None or x[3]>=until) for x in same)
         said.add((o[0], o[2]))
         if same: out.append(_about_symbol('changed_symbol', o, not covered, f'{o[0]} {when(o)} → {" and ".join(map(when, same))}'))
         else: out.append(_about_symbol('lost_symbol', o, True, f'{o[0]}, {when(o)}, gone'))
@@ -602,7 +683,21 @@ def changed_symbols(
 
 def _about_symbol(kind, o, restates, evidence): return Change(kind, o[2], (str(o[1])[:10],), 1, 1, restates, np.nan, evidence)
 
-# %% ../../nbs/modules/13_revisions.ipynb #ca31cc02
+# %% ../../nbs/modules/13_revisions.ipynb #4fedf1a6
+def _in_force(
+    facts:pd.DataFrame, # Table `facts`
+    first:dict,         # id -> first session that both have
+)->pd.DataFrame:
+    "Facts as they stand at the first common session, and those after it"
+    if not first or not len(facts): return facts
+    day = pd.to_datetime(facts.id.map(first)).astype(facts.known_at.dtype)
+    by_then = (facts.known_at<=day).to_numpy()
+    early = facts[by_then].sort_values(['known_at', 'effective']).drop_duplicates(['id', 'name'], keep='last')
+    start = day[early.index]
+    early = early.assign(known_at=start, effective=early.effective.where(early.effective>start, start))
+    return pd.concat([early, facts[~by_then]]).sort_values(KEYS['facts'], ignore_index=True)
+
+# %% ../../nbs/modules/13_revisions.ipynb #80088f5d
 def changed_facts(
     old:pd.DataFrame, # Table `facts`, of instruments that both have
     new:pd.DataFrame,
@@ -615,16 +710,18 @@ def changed_facts(
     for o in rows:
         if o.side=='right_only': came.setdefault((o.id, o.name), []).append(o); continue
         if o.side=='both':
-            restates = o.value_old!='unknown' and o.known_at<=last
-            out.append(_row('changed_fact', o, o.effective, restates, f'{o.name} {o.value_old} → {said(o, "new")}'))
+            out.append(_row('changed_fact', o, o.effective, _was_known(o, last), f'{o.name} {o.value_old} → {said(o, "new")}'))
             continue
         later = next((x for x in came.get((o.id, o.name), []) if x.known_at>=o.known_at), None)
         if later is None:
-            out.append(_row('lost_fact', o, o.effective, o.known_at<=last, f'{o.name} {said(o, "old")}, gone'))
+            out.append(_row('lost_fact', o, o.effective, _was_known(o, last), f'{o.name} {said(o, "old")}, gone'))
             continue
         came[o.id, o.name].remove(later)
-        out.append(_row('changed_fact', o, o.effective, False, f'{o.name} {said(o, "old")} → {said(later, "new")}'))
+        restates = _was_known(o, last) and o.known_at<last
+        out.append(_row('changed_fact', o, o.effective, restates, f'{o.name} {said(o, "old")} → {said(later, "new")}'))
     return out + [_row('new_fact', o, o.effective, False, f'{o.name} {said(o, "new")}') for rows in came.values() for o in rows]
+
+def _was_known(o, last): return o.known_at<=last and not (o.name=='price_basis' and o.value_old=='unknown')
 
 # %% ../../nbs/modules/13_revisions.ipynb #8b6f7d00
 def changed_rates(
@@ -667,41 +764,49 @@ class _Bars:
         where = self.spans.get(id, slice(0))
         return {c:v[where] for c,v in self.columns.items()}
 
-# %% ../../nbs/modules/13_revisions.ipynb #a2a37ae3
+# %% ../../nbs/modules/13_revisions.ipynb #4aec9f5f
 def changed_bars(
     id:str,
     old:dict,     # Columns of `bars` of one instrument
     new:dict,
     basis:tuple,  # Old and new
     splits:tuple, # Dates and values of the splits that are new among the actions
+    paid:tuple=((), ()), # The same of the payments
 )->tuple: # List of `Change`, `History`
     "Everything that changed in the bars of one instrument"
     i,j = _aligned(old['session'], new['session'])
     out = changed_sessions(id, old, new, i, j) if len(old['session'])!=len(new['session']) or not isinstance(i, slice) else []
     day = old['session'][i]
     if not len(day): return out,History(old['session'], old['close'], ((), ()))
-    ahead = new['session'][new['session']>day[-1]][:1]
+    ahead = new['session'][np.searchsorted(new['session'], day[-1], side='right'):]
     pair = Pair(id, day, {c:old[c][i] for c in _BARS}, {c:new[c][j] for c in _BARS}, basis, splits, ahead[0] if len(ahead) else None,
-        old['session'][-1])
+        old['session'][-1], paid, len(ahead))
     prices,found = changed_prices(pair)
     return out + prices + changed_volumes(pair, found),History(old['session'], old['close'], found)
 
-# %% ../../nbs/modules/13_revisions.ipynb #0724736c
+# %% ../../nbs/modules/13_revisions.ipynb #865287e2
 def _whole(kind, id, bars, restates):
     "The change about an instrument that only one of them has"
     day = bars['session']
     cells = sum(int(np.isfinite(bars[c]).sum()) for c in _BARS)
     return Change(kind, id, tuple(_days(day[[0, -1]])) if len(day) else (), len(day), cells, restates, np.nan, _span(day) or 'no sessions')
 
-def _new_splits(old, new):
-    "The splits that are new among the actions: id -> (dates, values)"
-    rows = [o for o in _outer(old[old.kind=='split'], new[new.kind=='split'], 'actions') if o.side=='right_only']
-    none = np.array([], 'datetime64[us]'),np.array([])
-    out = {o.id:none for o in rows}
-    for o in rows: out[o.id] = np.append(out[o.id][0], np.datetime64(o.session, 'us')),np.append(out[o.id][1], o.value_new)
-    return out,none
+def _by_id(rows):
+    "Dates and values of actions: id -> (dates, values)"
+    out = {}
+    for o in rows:
+        days,values = out.setdefault(o.id, ([], []))
+        days.append(o.session); values.append(o.value)
+    return out
 
-# %% ../../nbs/modules/13_revisions.ipynb #bb98886c
+def _new_actions(old, new, last):
+    "The splits, and the payments, that are new among the actions or were announced for after the old data"
+    if new.equals(old) and not (new.session>last).any(): return {},{}
+    known = pd.MultiIndex.from_frame(old[KEYS['actions']])
+    news = new[~pd.MultiIndex.from_frame(new[KEYS['actions']]).isin(known) | (new.session>last).to_numpy()]
+    return tuple(_by_id(news[o].itertuples()) for o in (news.kind=='split', news.kind!='split'))
+
+# %% ../../nbs/modules/13_revisions.ipynb #c2eed510
 def compare(
     old:Tables,
     new:Tables,
@@ -709,14 +814,18 @@ def compare(
     "What changed between two datasets, classified and in words"
     a,b = _Bars(old),_Bars(new)
     out = [_whole('lost_instrument', o, a[o], True) for o in a.ids-b.ids] + [_whole('new_instrument', o, b[o], False) for o in b.ids-a.ids]
-    both,history = sorted(a.ids & b.ids),{}
-    splits,none = _new_splits(old.actions, new.actions)
+    both,history,last = sorted(a.ids & b.ids),{},old.bars.session.max()
+    splits,paid = _new_actions(old.actions, new.actions, last)
     for id in both:
         basis = tuple(o.basis.get(id, 'unknown') for o in (a, b))
-        found,history[id] = changed_bars(id, a[id], b[id], basis, splits.get(id, none))
+        found,history[id] = changed_bars(id, a[id], b[id], basis, *(o.get(id, ((), ())) for o in (splits, paid)))
         out += found
     def theirs(df): return df[df.id.isin(both)].reset_index(drop=True)
-    last = old.bars.session.max()
-    out += changed_actions(theirs(old.actions), theirs(new.actions), history) + changed_instruments(old.instruments, new.instruments)
-    out += changed_symbols(theirs(old.symbols), theirs(new.symbols), last) + changed_facts(theirs(old.facts), theirs(new.facts), last)
+    def edge(at, pick):
+        return {o:pd.Timestamp(pick(x.columns['session'][x.spans[o]][at] for x in (a, b))) for o in a.spans.keys() & b.spans.keys()}
+    first = edge(0, max)
+    out += changed_actions(theirs(old.actions), theirs(new.actions), history)
+    out += changed_instruments(old.instruments, new.instruments, edge(-1, max))
+    out += changed_symbols(theirs(old.symbols), theirs(new.symbols), last, first)
+    out += changed_facts(*(_in_force(theirs(o.facts), first) for o in (old, new)), last)
     return Changes(out + changed_rates(old.rates, new.rates))

@@ -159,13 +159,19 @@ def publish(
     _point(name, snapshot.id, settings)
     return snapshot
 
-# %% ../../nbs/modules/14_snapshot.ipynb #e0e78614
+# %% ../../nbs/modules/14_snapshot.ipynb #4144142e
 def _on_sessions(tables, exchange):
-    "Refuse bars on days when the exchange was closed"
+    "Refuse bars on days when the exchange was closed, and actions on such days or before the first bar; later ones are announced"
     days = np.sort(tables.bars.session.drop_duplicates().to_numpy('datetime64[D]'))
     off = np.setdiff1d(days, sessions_between(days[0], days[-1], exchange)) if len(days) else days
     if not len(days): raise DataError('there are no bars to publish')
     if len(off): raise DataError(f'bars on {off[0]}, which is not a session of {exchange} ({len(off)} such dates); curate them first')
+    acts = tables.actions[tables.actions.session<=days[-1]]
+    odd = acts[~acts.session.isin(sessions_between(days[0], days[-1], exchange))]
+    if not len(odd): return
+    o,day = odd.iloc[0],odd.session.iloc[0].date()
+    why = f'before the first bar, {days[0]}' if np.datetime64(day)<days[0] else f'which is not a session of {exchange}'
+    raise DataError(f'{o.kind} of {o.id} on {day}, {why} ({len(odd)} such actions); curate them first')
 
 def _pointer(name, settings): return inside(settings.data, 'datasets', f'{name}.json')
 

@@ -73,7 +73,7 @@ class VendorData:
     downloaded:datetime|None=None       # When the vendor answered, with a time zone; None if nobody knows
     notes:tuple=()                      # What a reader of the data should know
 
-# %% ../../nbs/modules/11_vendors.ipynb #d81c3159
+# %% ../../nbs/modules/11_vendors.ipynb #594cd820
 _TICKER = re.compile(r'[A-Za-z0-9][A-Za-z0-9.-]{0,19}')
 
 def check_tickers(
@@ -84,6 +84,6 @@ def check_tickers(
     seen = {}
     for t in tickers:
         if not _TICKER.fullmatch(t) or '..' in t:
-            raise DataError(f'{where}: {t!r} cannot be a ticker; use letters, digits, . and -, beginning with a letter or digit')
+            raise DataError(f'{where}: {t!r} cannot be a ticker; use at most 20 letters, digits, . and -, beginning with a letter or digit')
         other = seen.setdefault(t.lower(), t)
         if other!=t: raise DataError(f'{where}: tickers {other} and {t} differ only by case; rename one')

@@ -111,7 +111,7 @@ class Events(NamedTuple):
 
 _UNNAMED = DatasetVersion('unnamed', '')
 
-# %% ../../nbs/modules/15_view.ipynb #4226ccc2
+# %% ../../nbs/modules/15_view.ipynb #f307cec6
 class Panel:
     "A snapshot in memory: dense read-only arrays of sessions x instruments, and dated facts"
     def __init__(self,
@@ -133,7 +133,7 @@ class Panel:
             if (o[1:]<=o[:-1]).any(): raise ValueError(f'{what} must be sorted and unique')
         self._fields = fields if isinstance(fields, Fields) else _held(fields, shape)
         self._facts = facts if isinstance(facts, FactsOnDemand) else {k:Facts.of(v, self.ids) for k,v in (facts or {}).items()}
-        self._given,self._ages = events,None
+        self._given,self._ages,self._names = events,None,self.ids.tobytes()
 
     @property
     def _events(self):
@@ -198,12 +198,14 @@ def view(self:Panel,
         f'({self.sessions[0]} to {self.sessions[-1]}); nearest: {self.sessions[max(rows[off][0], 0)]}')
     return View(self, rows)
 
-# %% ../../nbs/modules/15_view.ipynb #3398136e
+# %% ../../nbs/modules/15_view.ipynb #7041746f
 @patch(as_prop=True)
 def sessions(self:View): return self._panel.sessions[self._rows]
 
 @patch(as_prop=True)
-def ids(self:View): return self._panel.ids
+def ids(self:View): # An array of its own, over bytes, which nobody can write to
+    p = self._panel
+    return np.ndarray(p.ids.shape, p.ids.dtype, p._names)
 
 @patch(as_prop=True)
 def dataset_version(self:View): return self._panel.version
@@ -335,11 +337,12 @@ def closed(self:View)->np.ndarray: # (R, N) booleans
     "Was this the fund's last session, or is it over?"
     return self._panel._events.closed<=self._rows[:,None]
 
-# %% ../../nbs/modules/15_view.ipynb #6f2d3d12
+# %% ../../nbs/modules/15_view.ipynb #69f0dd0b
 def _events(snapshot, sessions, ids):
     "Payments and closures as rows and columns"
     a = snapshot.table('actions')
-    paid = a[a.kind.isin(PAID).to_numpy() & (a.session.to_numpy('datetime64[D]')<=sessions[-1])]
+    when = a.session.to_numpy('datetime64[D]')
+    paid = a[a.kind.isin(PAID).to_numpy() & (when>=sessions[0]) & (when<=sessions[-1])]
     ex,col = placed(paid.session, paid.id, sessions, ids, 'payment')
     pay = np.searchsorted(sessions, paid.pay.fillna(paid.session).to_numpy('datetime64[D]'))
     gone = snapshot.table('instruments').set_index('id').reindex(ids)
