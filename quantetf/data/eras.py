@@ -496,7 +496,7 @@ def by_claim(
     why = f'; all years together {np.exp(min(odds, 20.)):,.0f} to 1 for {claim}, as claimed' + ', and the splits agree'*witness
     return {y:v._replace(said=want, evidence=v.evidence + why) if v.said=='unclear' else v for y,v in verdicts.items()}
 
-# %% ../../nbs/modules/12_eras.ipynb #c725d101
+# %% ../../nbs/modules/12_eras.ipynb #a5f3f8f4
 def spans(years): # Sorted
     "Years as text: '2005-2010 and 2023-2025'"
     runs = np.split(np.asarray(years), np.flatnonzero(np.diff(years)>1) + 1)
@@ -518,8 +518,8 @@ def overall(
     forgiven = max(int(decided>1), len(said)//20)
     return whole if lost<=forgiven else 'unknown'
 
-_WORDS = dict(price='price only', total='total return', mixed='mixed', wrong='contradicted', unclear='undecided', dark='nothing to compare with',
-    quiet='no ex-dates')
+_WORDS = dict(price='price only', total='total return', mixed='mixed', wrong='contradicted', unclear='undecided',
+    dark='nothing to compare with', quiet='no ex-dates')
 
 def described(verdicts):
     "The years by verdict, in words"
