@@ -522,6 +522,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                       'quantetf.data.curate._of_its_life': ('modules/curate.html#_of_its_life', 'quantetf/data/curate.py'),
                                       'quantetf.data.curate._old_rates': ('modules/curate.html#_old_rates', 'quantetf/data/curate.py'),
                                       'quantetf.data.curate._one': ('modules/curate.html#_one', 'quantetf/data/curate.py'),
+                                      'quantetf.data.curate._over': ('modules/curate.html#_over', 'quantetf/data/curate.py'),
                                       'quantetf.data.curate._owned': ('modules/curate.html#_owned', 'quantetf/data/curate.py'),
                                       'quantetf.data.curate._said': ('modules/curate.html#_said', 'quantetf/data/curate.py'),
                                       'quantetf.data.curate._stranger': ('modules/curate.html#_stranger', 'quantetf/data/curate.py'),

@@ -791,7 +791,7 @@ def backtest_page(
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
         definitions=BACKTEST_TERMS, series=Markup(parts['series'])))
 
-# %% ../nbs/modules/50_report.ipynb #dd7a71ef
+# %% ../nbs/modules/50_report.ipynb #a9c7986d
 LINES = 60  # Findings of one rule that are shown
 OTHER_RULES = dict(  # What rules look for that are not rules about rows
     price_basis='What the closes mean, measured on ex-dates', ex_date='An action on a day without a session',
@@ -803,7 +803,8 @@ OTHER_RULES = dict(  # What rules look for that are not rules about rows
     adjclose_unadjusted='An adjusted close without adjustment', differs_from_reference='Closes that another dataset has otherwise',
     unexplained_step='A step against another dataset, without an ex-date',
     unlisted_split='A split that only another dataset knows', claim='A vendor’s own word on his closes, which the measurement denies',
-    dividends_in_close='Dividends that are in the closes already')
+    dividends_in_close='Dividends that are in the closes already',
+    outside_life='Actions before the first bar of a fund, or after its end', old_rates='A risk-free rate that ends before the prices')
 
 @cache
 def rule_words()->dict[str,str]:

@@ -380,3 +380,26 @@ def test_raw_files_can_be_read_again_with_the_same_result(us33):
     tables,_ = curate(CsvFolder().parse(read_raw(raw)))
     assert make_record(tables, 'again')['id']==snapshot.id
     assert keep_raw(CsvFolder(), str(real('yahoo_daily')), 'us33', settings_in(data))==raw
+
+
+def test_an_old_rate_and_actions_outside_a_funds_life_are_said(tmp_path, place):
+    days = [str(o) for o in sessions_between('2024-01-02', '2024-03-28')]
+    lines = [f'{d},{100+i},{101+i},{99+i},{100+i},{100+i},1000,0' for i,d in enumerate(days)]
+    bill = '\n'.join([HEAD, f'{days[0]},5,5,5,5,5,0,0'])
+    actions = 'ticker,date,kind,value\nAAA,2023-12-15,dividend,0.3\nAAA,2023-11-15,split,2\n'
+    made = ingest('csv', folder_of(tmp_path, AAA='\n'.join([HEAD, *lines]), _IRX=bill, actions=actions), 'life', place)
+    found = {o['rule']:o for o in json.loads((place.data/'curated'/'life'/f'{made.id}.json').read_text())['findings']}
+    assert found['outside_life']['sessions']==['2023-11-15', '2023-12-15'] and not len(made.tables.actions)
+    assert '60 sessions before the last bar' in found['old_rates']['evidence']
+    assert made.tables.bars.close.tolist()[:2]==[100., 101.]
+
+
+def test_a_cut_is_what_a_file_that_ended_there_would_have_given(tmp_path, place):
+    "A wrong close on the day of the cut is taken back the next morning, which nobody knew"
+    days = [str(o) for o in sessions_between('2023-01-03', '2024-03-28')]
+    closes = 100 + np.sin(np.arange(len(days)))*.5
+    closes[-2] = 150
+    lines = [f'{d},{c:.2f},{c+.1:.2f},{c-.1:.2f},{c:.2f},{c:.2f},1000,0' for d,c in zip(days, closes, strict=True)]
+    def of(name, rows, **cut): return ingest('csv', folder_of(tmp_path, AAA='\n'.join([HEAD, *rows])), name, place, **cut).tables.bars
+    assert '2024-03-27' not in set(of('whole', lines).session.astype(str))
+    pd.testing.assert_frame_equal(of('cut', lines, until='2024-03-27'), of('shorter', lines[:-1]))

@@ -129,8 +129,11 @@ def _facts(data, funds, last):
     stated = stated.assign(known_at=stated.known_at.fillna(day), effective=stated.effective.fillna(stated.known_at).fillna(day))
     return pd.concat([measured, stated[stated.id.isin(list(funds))]], ignore_index=True)
 
-# %% ../../nbs/modules/13_curate.ipynb #29ebd0a9
+# %% ../../nbs/modules/13_curate.ipynb #79e813b2
 def _day(o): return np.datetime64(None if pd.isna(o) else o, 'D')
+
+def _over(settled, delisted): # The last session that a fund can have had when the vendor answered
+    return settled if settled is None or np.isnat(delisted) else min(settled, delisted)
 
 def _contexts(data, rows, supplied, exchange, until):
     "What the rules may know about each instrument"
@@ -146,16 +149,17 @@ def _contexts(data, rows, supplied, exchange, until):
     return {id:ctx._replace(listed=_day(listed), delisted=_day(delisted), splits=splits(id))
         for id,listed,delisted in zip(rows, lives.listed, lives.delisted)}
 
-# %% ../../nbs/modules/13_curate.ipynb #9b4307d4
+# %% ../../nbs/modules/13_curate.ipynb #049f0069
 def _of_its_life(id, fund, delisted):
     "A fund without the actions before its first bar and after its end; findings"
     day = fund.actions.session.to_numpy('datetime64[D]') if len(fund.actions) else np.empty(0, 'datetime64[D]')
     out = (day<fund.bars['session'][0]) | (day>delisted)
     if not out.any(): return fund,[]
-    what = f'{out.sum()} action{"s"*(out.sum()>1)} before the first bar ({fund.bars["session"][0]}) or after the end of the fund, left out'
+    n = int(out.sum())
+    what = f'{n} action{"s"*(n>1)} before the first bar ({fund.bars["session"][0]}) or after the end of the fund, left out'
     return fund._replace(actions=fund.actions[~out]),[Finding('outside_life', id, tuple(day[out].astype(str).tolist()), 'quarantine', what)]
 
-# %% ../../nbs/modules/13_curate.ipynb #8b519d6e
+# %% ../../nbs/modules/13_curate.ipynb #199df279
 _NO_ACTIONS = pd.DataFrame(columns=['session', 'kind', 'value', 'pay', 'known_at', 'row'])
 
 def _judged(data, exchange, against, until):
@@ -171,7 +175,7 @@ def _judged(data, exchange, against, until):
         if not len(kept): continue
         reference = next((o for t in against if (o := reference_of(t, id)) is not None), None)
         funds[id] = judge(kept, supplied.get(id, _NO_ACTIONS), exchange=exchange, listed_before_cleaning=rows[id], prices=data.prices,
-            splits_complete=data.splits_complete, reference=reference, complete_until=settled)
+            splits_complete=data.splits_complete, reference=reference, complete_until=_over(settled, ctx.delisted))
         funds[id],new = _of_its_life(id, funds[id], ctx.delisted)
         found += new
         covered.append(coverage(kept, ctx))

@@ -550,7 +550,7 @@ def eras_of(
     named = dict(price='split_adjusted', total='total_return', mixed='mixed', wrong='unknown', unclear='unknown', dark='unknown') | names
     return tuple(Era(y, named[of(i)], *verdicts[y][1:3]) for i,y in enumerate(years))
 
-# %% ../../nbs/modules/12_eras.ipynb #0146defc
+# %% ../../nbs/modules/12_eras.ipynb #dba807c7
 class _Known(NamedTuple):
     "What is known about a fund before its years are judged"
     actions:dict         # {kind: `Actions`}, per share of their day
@@ -598,7 +598,7 @@ def _one_of_two(ticker, splits, spinoffs, supplied):
         row = supplied.row[(supplied.kind=='spinoff') & (supplied.session.to_numpy().astype('datetime64[D]')==d)].iloc[0]
         ratio = splits.value[splits.session==d][0]
         what = f'{ticker} has a spin-off on {d} and a split of {ratio:g} on the same day, and they may be one and the same'
-        raise DataError(f'actions.csv, row {row:g}: {what}; remove the spin-off, whose split does the same to the levels')
+        raise DataError(f'actions.csv, row {row:g}: {what}; remove the spin-off: the split does the same to the levels')
 
 # %% ../../nbs/modules/12_eras.ipynb #a8692ba5
 def _add_implied(rows, adjclose, actions, level):
