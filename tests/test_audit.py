@@ -261,7 +261,7 @@ def random_peeker(seed):
     return what,place,leaking(place, leak, float(rng.uniform(.3, 3)), columns)
 
 
-PEEKERS = 216
+PEEKERS = 144
 
 
 def test_peekers_are_caught():
