@@ -1,5 +1,6 @@
 """The look-ahead audit: hundreds of random peekers are caught, honest strategies are left alone."""
 import json
+import threading
 import zlib
 from collections import Counter
 from dataclasses import dataclass, field, replace
@@ -12,7 +13,7 @@ import pytest
 
 from quantetf.backtest.audit import BLIND, SOURCES, Exam, Rebuilt, audit, chance, fresh, poisoned, sampled
 from quantetf.core import ConfigError, NotASession, ParameterError, find_settings
-from quantetf.costs import CostTerms
+from quantetf.costs import CostTerms, Proportional
 from quantetf.data.demo import demo_tables
 from quantetf.data.schema import Tables
 from quantetf.data.snapshot import Snapshot, make_record
@@ -587,3 +588,21 @@ def test_copies_are_fresh_all_the_way_down():
     s = replace(strategy(), features=dict(mom=old))
     new = fresh(s).features['mom']
     assert new.n==5 and new.kept=={} and old.kept=={'x':1} and fresh(strategy())==strategy()
+
+
+@dataclass(frozen=True)
+class NoTerms:
+    "Costs that fail wherever they are asked: the same failure twice is no proof of anything"
+    def terms(self, view): raise KeyError('no table of costs')
+
+
+class Locked:
+    "Costs that cannot be copied, and so cannot be asked afresh"
+    def __init__(self): self.lock = threading.Lock()
+    def terms(self, view): return Proportional().terms(view)
+
+
+@pytest.mark.parametrize(('costs', 'said'), [
+    (NoTerms(), 'cannot be audited: costs.*no table of costs'), (Locked(), 'Locked cannot be copied')])
+def test_what_cannot_be_asked_is_refused_and_does_not_pass(costs, said):
+    with pytest.raises(ParameterError, match=said): audit(replace(strategy(), costs=costs), shared(), sample=2, quick=True)

@@ -10,13 +10,14 @@ import pytest
 
 from quantetf.backtest.audit import audit
 from quantetf.backtest.engine import backtest
+from quantetf.backtest.run import _checks
 from quantetf.core import ParameterError, find_settings
 from quantetf.data.ingest import ingest
 from quantetf.data.snapshot import open_snapshot
 from quantetf.data.view import load_panel
 from quantetf.production.proposal import propose
 from quantetf.production.runtime import produce
-from quantetf.strategy import load_strategy
+from quantetf.strategy import load_strategy, make_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARED = Path(os.environ.get('QUANTETF_REAL_DATA') or ROOT.parent/'shared'/'data')
@@ -70,6 +71,16 @@ class TestRealData:
     def test_the_reference_strategy_does_not_look_ahead(self, settings, us33):
         found = audit(load_strategy('core20_momentum', settings), us33, sample=4, quick=True)
         assert found.status=='PASS', found.headline
+
+    def test_a_fund_held_through_a_hole_is_named(self, settings):
+        "LEAN's QQQ has no bars from 2004-12 to 2011-03"
+        lean = ingest('csv', SHARED/'lean', 'lean', settings)
+        parts = dict(universe=dict(kind='static', tickers=['SPY', 'QQQ', 'IWM']), features=dict(mom=dict(kind='momentum', lookback=252, skip=21)),
+            alpha=dict(kind='rank', feature='mom'), portfolio=dict(kind='top_n_equal', n=3))
+        check = {o['name']:o for o in _checks(backtest(make_strategy(parts), lean, '2003-01-02'))}['prices while held']
+        assert check['status']=='WARN' and 'QQQ for 1588 sessions, 2004-12-01 to 2011-03-22' in check['evidence']
+        check = {o['name']:o for o in _checks(backtest(make_strategy(parts), lean, '2012-06-01'))}['prices while held']
+        assert check['status']=='PASS'
 
     def test_the_reference_curve(self, settings, adjusted):
         result = backtest(load_strategy('golden_rotation', settings), adjusted, '2007-06-29', '2024-06-28', capital=1.)

@@ -287,7 +287,7 @@ def _stopped(got, k):
     wrong = [(*at, '', text, 'an answer') for at,text in got.items() if isinstance(text, str)]
     return wrong[0] if wrong else (*k, '', 'nothing was asked', 'an answer')
 
-# %% ../../nbs/modules/33_audit.ipynb #bac218c8
+# %% ../../nbs/modules/33_audit.ipynb #6eafefdc
 def fresh(
     part, # A strategy, or any part of one
 ):
@@ -298,7 +298,9 @@ def fresh(
         try: return type(part)(**{f.name:fresh(getattr(part, f.name)) for f in fields(part) if f.init})
         except TypeError: pass
     try: return deepcopy(part)
-    except Exception: return part
+    except Exception as e: # Anything that a class of the user's may raise
+        what = f'{type(part).__name__} cannot be copied ({e}), so nobody can ask it afresh'
+        raise ParameterError(f'{what}; build it from plain parameters') from e
 
 # %% ../../nbs/modules/33_audit.ipynb #f4a946f1
 class Difference(NamedTuple):
@@ -317,7 +319,7 @@ class Difference(NamedTuple):
         what = ' '.join(o for o in (self.step, self.name) if o) + (f' of {self.id}' if self.id else '')
         return f'{what} on {self.session} is {shown(self.got)}, expected {shown(self.expected)} ({self.source})'
 
-# %% ../../nbs/modules/33_audit.ipynb #ca35ef20
+# %% ../../nbs/modules/33_audit.ipynb #44836a41
 def _by_id(strategy, panel):
     "The strategy with the names in its list as ids"
     listed = getattr(strategy.universe, 'tickers', None)
@@ -336,6 +338,8 @@ class Exam:
         self.picked = sampled(len(self.due), min(sample, len(self.due)) if sample>=2 else sample, seed)
         self.books = _books(self.strategy, data.full, self.due, self.scheduled) if strategy.uses_book else None
         self.said = self.ask(data.full, self.due)
+        for (step,name),o in self.said.items():
+            if isinstance(o, str): raise ParameterError(f'{strategy.name} cannot be audited: {step} {name} fails on these data ({o})')
 
     @property
     def dates(self): return self.due[self.picked]
