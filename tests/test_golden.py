@@ -75,7 +75,8 @@ class TestRealData:
     def test_a_fund_held_through_a_hole_is_named(self, settings):
         "LEAN's QQQ has no bars from 2004-12 to 2011-03"
         lean = ingest('csv', SHARED/'lean', 'lean', settings)
-        parts = dict(universe=dict(kind='static', tickers=['SPY', 'QQQ', 'IWM']), features=dict(mom=dict(kind='momentum', lookback=252, skip=21)),
+        parts = dict(universe=dict(kind='static', tickers=['SPY', 'QQQ', 'IWM']),
+            features=dict(mom=dict(kind='momentum', lookback=252, skip=21)),
             alpha=dict(kind='rank', feature='mom'), portfolio=dict(kind='top_n_equal', n=3))
         check = {o['name']:o for o in _checks(backtest(make_strategy(parts), lean, '2003-01-02'))}['prices while held']
         assert check['status']=='WARN' and 'QQQ for 1588 sessions, 2004-12-01 to 2011-03-22' in check['evidence']
