@@ -53,6 +53,14 @@ def total(self:CostTerms,
     notional = np.abs(shares*price)
     return self.rate[0]@notional if notional.ndim==1 else np.einsum('rn,rn->r', self.rate, notional)
 
+# %% ../nbs/modules/24_costs.ipynb #d750bf3b
+@patch
+def at(self:CostTerms,
+    cols:np.ndarray, # (R, W) columns for each session
+)->CostTerms:
+    "The terms of some columns of each session"
+    return CostTerms(np.take_along_axis(self.rate, cols, axis=1))
+
 # %% ../nbs/modules/24_costs.ipynb #88939d13
 @register('costs', 'proportional')
 @dataclass(frozen=True)
@@ -61,4 +69,4 @@ class Proportional:
     bps:float=10. # Basis points of the notional bought or sold
     def __post_init__(self):
         if not 0<=self.bps<=1000: raise ParameterError(f'bps must be from 0 to 1000 (10 is 0.1 % of the notional), got {self.bps}')
-    def terms(self, view)->CostTerms: return CostTerms(np.full((len(view), len(view.ids)), self.bps/1e4))
+    def terms(self, view)->CostTerms: return CostTerms(np.broadcast_to(self.bps/1e4, (len(view), len(view.ids))))

@@ -14,10 +14,11 @@ from .calendars import next_session
 from .core import DataError, ParameterError
 
 # %% auto #0
-__all__ = ['returns_of', 'total_return', 'annual_return', 'annual_volatility', 'downside_risk', 'sharpe', 'sortino',
-           'cash_returns', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns', 'calendar_returns', 'month_figures',
-           'value_at_risk', 'expected_shortfall', 'skew', 'kurtosis', 'beta', 'alpha', 'correlation', 'tracking_error',
-           'information_ratio', 'stationary_indices', 'Interval', 'bootstrap_interval', 'intervals', 'summary']
+__all__ = ['returns_of', 'time_weighted_returns', 'money_weighted_return', 'total_return', 'annual_return', 'annual_volatility',
+           'downside_risk', 'sharpe', 'sortino', 'cash_returns', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns',
+           'calendar_returns', 'month_figures', 'value_at_risk', 'expected_shortfall', 'skew', 'kurtosis', 'beta',
+           'alpha', 'correlation', 'tracking_error', 'information_ratio', 'stationary_indices', 'Interval',
+           'bootstrap_interval', 'intervals', 'summary']
 
 # %% ../nbs/modules/30_metrics.ipynb #477ca9cf
 def returns_of(
@@ -51,6 +52,31 @@ def _aligned(a, b, what):
     if len(a)!=len(b): raise DataError(f'{what}: {len(a)} periods against {len(b)}; cut both to the same ones first')
     if not (isinstance(a, pd.Series) and isinstance(b, pd.Series)) or a.index.equals(b.index): return
     raise DataError(f'{what}: the labels differ ({a.index[0]}.. against {b.index[0]}..); reindex one to the other first')
+
+# %% ../nbs/modules/30_metrics.ipynb #c21d80b7
+def time_weighted_returns(
+    nav,           # (T,) levels, flows included
+    flow,          # (T,) deposits at each close, withdrawals below zero; that of the first is part of its level
+)->np.ndarray:     # (T - 1,) fractions
+    "Return of each period without what came in or went out at its close"
+    v,f = np.asarray(nav, float),np.asarray(flow, float)
+    returns_of(v) # Refuses levels of zero and below
+    return (v[1:]-f[1:])/v[:-1] - 1
+
+def money_weighted_return(
+    amounts,       # (n,) as the saver sees them: paid in below zero, received above; the last is the final value
+    dates,         # (n,)
+)->float:          # Fraction per year of 365 days; NaN if there is no such rate, or more than one
+    "Internal rate of return of dated amounts"
+    from scipy.optimize import brentq
+    a,days = np.asarray(amounts, float),np.asarray(dates, 'datetime64[D]').astype(int)
+    years = (days-days.min())/365
+    def worth(g): return float((a*np.exp(-g*years)).sum()) # At a continuous rate
+    grid = np.concatenate([-np.geomspace(30, 1e-3, 200), [0.], np.geomspace(1e-3, 30, 200)])
+    sign = np.sign([worth(g) for g in grid])
+    turns = np.flatnonzero(sign[1:]*sign[:-1]<0)
+    if (sign==0).sum()==1 and not len(turns): return float(np.expm1(grid[sign==0][0]))
+    return float(np.expm1(brentq(worth, grid[turns[0]], grid[turns[0]+1], xtol=1e-14))) if len(turns)==1 else np.nan
 
 # %% ../nbs/modules/30_metrics.ipynb #80a81a3a
 def total_return(
@@ -311,7 +337,8 @@ def intervals(
     nav,                # (T,) levels
     benchmark_nav=None, # (T,) levels
     risk_free=None,     # (T - 1,) return of cash per period; none means 0
-    periods_per_year:int=252,
+    *,
+    periods_per_year:int, # Of the levels: 252 for sessions
     **how,              # As in `bootstrap_interval`
 )->dict:                # Name of the figure -> `Interval`
     "Bootstrap intervals of the headline figures"
@@ -347,7 +374,8 @@ def summary(
     nav:pd.Series,                # (T,) levels by session
     benchmark_nav:pd.Series|None=None, # (T,) levels on the same sessions
     risk_free=None,               # Return of cash per period, a number or (T - 1,); none means 0
-    periods_per_year:int=252,     # Of the levels
+    *,
+    periods_per_year:int,         # Of the levels: 252 for sessions
     exchange:str='XNYS',          # Whose calendar says when a month is complete
 )->dict: # 'strategy', 'benchmark', 'relative': name -> value, None where undefined; the latter two None without a benchmark
     "All figures of a curve, of its benchmark, and of one against the other"

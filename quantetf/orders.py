@@ -10,7 +10,7 @@ import numpy as np
 from .strategy import Execution
 
 # %% auto #0
-__all__ = ['funded', 'plan_orders', 'order_of']
+__all__ = ['funded', 'toward_zero', 'plan_orders', 'order_of']
 
 # %% ../nbs/modules/28_orders.ipynb #2049ad2b
 def _net_of_costs(
@@ -39,10 +39,18 @@ def _in_lots(
     return np.where(np.abs(held+trade)<1e-9*lot, -held, np.maximum(target, 0) - held)
 
 # %% ../nbs/modules/28_orders.ipynb #d5529794
-def _worth_it(trade, held, price, min_trade):
-    "The trades of at least `min_trade`, and those that sell everything"
-    small = (np.abs(trade*price)<min_trade) & (held+trade>1e-9)
-    return np.where(small, 0., trade)
+def _worth_it(
+    trade, rounded, # (..., N) shares before and after rounding
+    held, price,    # (..., N)
+    nav,            # (...)
+    rules, limits,  # `Execution`; `Constraints` or None
+):
+    "The rounded trades that are worth their trouble, or have to be made"
+    near = np.abs(trade*price)<rules.band*np.expand_dims(nav, -1)
+    small = near | (np.abs(rounded*price)<rules.min_trade)
+    must = held+rounded<=1e-9
+    if limits is not None: must |= held*price>limits.max_weight*np.expand_dims(nav, -1)*(1+1e-12)
+    return np.where(small & ~must, 0., rounded)
 
 # %% ../nbs/modules/28_orders.ipynb #d648f17e
 def funded(
@@ -67,6 +75,23 @@ def funded(
     cost = terms.charge(less, price)
     return less,cost,(less*price+cost).sum(axis=-1)
 
+# %% ../nbs/modules/28_orders.ipynb #aa1e2850
+def _within_turnover(trade, held, nav, price, terms, limits, lot):
+    "The trades, smaller where their one-way turnover is above the limit"
+    value = trade*price
+    turnover = .5*(np.abs(value).sum(axis=-1) + np.abs(value.sum(axis=-1) + terms.total(trade, price)))/nav
+    far = (turnover>limits.max_turnover*(1+1e-12)) & (held!=0).any(axis=-1)
+    if not far.any(): return trade
+    less = trade*np.expand_dims(limits.max_turnover/np.where(far, turnover, 1), -1)
+    return np.where(np.expand_dims(far, -1), less if lot is None else toward_zero(less, lot), trade)
+
+def toward_zero(
+    shares:np.ndarray, # (..., N), sales negative
+    lot,               # Smallest unit of trade, in shares
+)->np.ndarray: # (..., N)
+    "Trades in whole lots, none of them larger"
+    return np.sign(shares)*np.floor(np.abs(shares)/lot + 1e-6)*lot
+
 # %% ../nbs/modules/28_orders.ipynb #62cdc227
 def plan_orders(
     weights:np.ndarray, # (..., N) target weights, fractions of `nav`
@@ -74,18 +99,20 @@ def plan_orders(
     nav,                # (...) what can be invested: holdings and cash, without dividends still owed
     price:np.ndarray,   # (..., N) to size at; any positive number where nothing is held or wanted
     terms,              # Cost terms, with `charge(shares, price)`
-    rules:Execution,    # Whole or fractional shares, smallest trade
-    lot=1.,             # One share, in the units of `held`
+    rules:Execution,    # Whole or fractional shares, what is too small to trade
+    lot=None,           # Smallest unit of whole shares, in those of `held`; `rules.lot` if not given
+    limits=None,        # `Constraints`; None looks at nothing again
 )->np.ndarray: # (..., N) shares to trade, sales negative
     "What to trade so that the account stands at its targets after costs"
-    trade = _net_of_costs(weights, held, nav, price, terms)
-    if rules.shares=='fractional' and not rules.min_trade: return trade
-    whole = rules.shares=='whole'
-    if whole: trade = _in_lots(trade, held, lot)
-    if not rules.min_trade: return trade
-    trade = _worth_it(trade, held, price, rules.min_trade)
-    cash = nav - (held*price).sum(axis=-1)
-    return funded(trade, price, cash, terms, lot if whole else None, held)[0]
+    exact = _net_of_costs(weights, held, nav, price, terms)
+    lot = None if rules.shares=='fractional' else rules.lot if lot is None else lot
+    trade = exact if lot is None else _in_lots(exact, held, lot)
+    if rules.min_trade or rules.band:
+        trade = _worth_it(exact, trade, held, price, nav, rules, limits)
+        kept = 0. if limits is None else limits.cash_buffer*(nav - terms.total(trade, price))
+        trade = funded(trade, price, nav - (held*price).sum(axis=-1) - kept, terms, lot, held)[0]
+    if limits is None or limits.max_turnover is None: return trade
+    return _within_turnover(trade, held, nav, price, terms, limits, lot)
 
 # %% ../nbs/modules/28_orders.ipynb #29c9bb22
 def order_of(

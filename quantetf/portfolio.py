@@ -98,16 +98,28 @@ class _Rule:
         if limited is t.weights: return t
         return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
 
+# %% ../nbs/modules/26_portfolio.ipynb #b02ad28b
+def _first(
+    x:np.ndarray, # (R, N) without NaN
+    n:int,
+)->np.ndarray: # (R, n) columns
+    "Where the `n` smallest values of each row are, in order, ties by column: a stable sort that sorts no more than it has to"
+    cut = np.partition(x, n-1, axis=1)[:,n-1:n]
+    below,tied = x<cut,x==cut
+    below |= tied & (tied.cumsum(axis=1)<=n - below.sum(axis=1, keepdims=True))
+    cols = np.nonzero(below)[1].reshape(len(x), n)
+    order = np.take_along_axis(x, cols, axis=1).argsort(axis=1, kind='stable')
+    return np.take_along_axis(cols, order, axis=1)
+
 # %% ../nbs/modules/26_portfolio.ipynb #ca59aa58
 def choose(
     signals,   # `Signals`
     n:int,     # Funds to choose
 ): # (columns (R, n), best first; row -> reason why it cannot be)
     "The `n` members with the highest scores, ties in the order of ids"
-    s = np.where(signals.universe.mask, signals.scores, np.nan)
-    order = (-s).argsort(axis=1, kind='stable')[:,:n]
-    if n<=s.shape[1] and not np.isnan(s[np.arange(len(s)),order[:,-1]]).any(): return order,{}
-    have = (~np.isnan(s)).sum(axis=1)
+    s = np.where(signals.universe.mask & ~np.isnan(signals.scores), -signals.scores, np.inf)
+    order = _first(s, min(n, s.shape[1]))
+    have = (s<np.inf).sum(axis=1)
     return order,{int(i):f'only {have[i]} of {n} funds have a score' for i in np.flatnonzero(have<n)}
 
 # %% ../nbs/modules/26_portfolio.ipynb #8dcd2a63

@@ -14,13 +14,13 @@ import numpy as np
 from fastcore.basics import patch
 
 from .calendars import Monthly
-from .core import ConfigError, Settings, build, did_you_mean, kinds, read_yaml, resolved
+from .core import ConfigError, DataError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
 from .portfolio import Signals
 from .store import inside
 
 # %% auto #0
-__all__ = ['Book', 'Decision', 'Execution', 'Strategy', 'make_strategy', 'load_strategy', 'strategy_config']
+__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'Blend', 'Strategy', 'make_strategy', 'load_strategy', 'strategy_config']
 
 # %% ../nbs/modules/27_strategy.ipynb #2a78bed8
 @dataclass(frozen=True, eq=False)
@@ -61,7 +61,8 @@ def _decision_frame(decision):
     return frame.assign(cash=decision.cash)
 
 # %% ../nbs/modules/27_strategy.ipynb #72413c7d
-_FILLS,_SIZINGS,_SHARES = ('next_close', 'next_open', 'same_close'),('at_decision', 'at_fill'),('whole', 'fractional')
+_CHOICES = dict(fill=('next_close', 'next_open', 'same_close'), sizing=('at_decision', 'at_fill'), shares=('whole', 'fractional'),
+    rest=('carry', 'drop'), dividends=('wait', 'reinvest'))
 
 @dataclass(frozen=True)
 class Execution:
@@ -70,14 +71,77 @@ class Execution:
     sizing:str='at_decision' # At the closes of the decision, or 'at_fill' for comparisons
     shares:str='whole'       # 'whole' or 'fractional'
     min_trade:float=0.       # Smaller trades are left out, in currency; a sale of everything never is
+    lot:int=1                # Whole shares are held in multiples of it
+    band:float=0.            # Funds nearer to their target, as a fraction of the account, are left alone; a sale of everything never is
+    participation:float|None=None # Most of a session's volume that one order may take; None is no limit
+    rest:str='carry'         # 'carry' what is over it to the next sessions, or 'drop' it
+    dividends:str='wait'     # 'wait' in cash for the next decision, or 'reinvest' on the pay date
     def __post_init__(self):
-        for name,known in (('fill', _FILLS), ('sizing', _SIZINGS), ('shares', _SHARES)):
+        for name,known in _CHOICES.items():
             v = getattr(self, name)
             if v not in known: raise ConfigError(f'execution.{name}: {v!r} is none of {", ".join(known)}{did_you_mean(v, known)}')
-        if self.min_trade<0: raise ConfigError(f'execution.min_trade: {self.min_trade} must not be negative')
+        _check_amounts(self)
     @property
     def lag(self)->int: # Sessions from decision to fill
         return 0 if self.fill=='same_close' else 1
+
+# %% ../nbs/modules/27_strategy.ipynb #e208f1e8
+def _check_amounts(e):
+    "Refuse numbers that mean nothing"
+    if e.min_trade<0: raise ConfigError(f'execution.min_trade: {e.min_trade} must not be negative')
+    if not 0<=e.band<1: raise ConfigError(f'execution.band: {e.band} is a fraction of the account, from 0 to below 1')
+    if e.participation is not None and not 0<e.participation<=1:
+        raise ConfigError(f'execution.participation: {e.participation} is a part of the volume, above 0 and at most 1; leave it out for no limit')
+    if e.lot<1 or e.lot!=int(e.lot): raise ConfigError(f'execution.lot: {e.lot} must be a whole number of shares')
+    if e.lot>1 and e.shares=='fractional': raise ConfigError(f'execution.lot: lots of {e.lot} shares need shares: whole')
+
+# %% ../nbs/modules/27_strategy.ipynb #58b3fd1e
+@patch
+def words(self:Execution)->list[str]:
+    "What is not usual about the execution, one sentence each"
+    out = [f'Shares are held in lots of {self.lot}.'] if self.lot>1 else []
+    if self.min_trade: out.append(f'Trades below {self.min_trade:,.0f} are left out, unless they sell everything.')
+    if self.band: out.append(f'Funds within {100*self.band:g} points of their target are left alone, unless everything is to be sold.')
+    if self.participation is not None:
+        rest = 'carried to the next sessions, until the next decision' if self.rest=='carry' else 'dropped'
+        out.append(f'An order takes at most {self.participation:.3g} of the volume of a session; what is over it is {rest}.')
+    if self.dividends=='reinvest': out.append('Dividends buy more of the fund that paid them, at the close of the pay date.')
+    return out
+
+# %% ../nbs/modules/27_strategy.ipynb #5f18f82f
+class LongOnly(QuantETFError, ValueError):
+    "A decision that would need borrowed shares or borrowed money"
+
+def _long_only(
+    weights:np.ndarray, # (R, N), NaN rows hold
+    view,
+)->np.ndarray: # (R, N)
+    "`weights` without the dust below zero, or an error that names the first fund or date that is not long only"
+    hold = np.isnan(weights).all(axis=1)
+    if (lost := np.isnan(weights) & ~hold[:,None]).any():
+        i,j = np.argwhere(lost)[0]
+        raise DataError(f'{view.sessions[i]}: the portfolio has no weight for {view.ids[j]}, and one for others; hold all of them, or none')
+    w = np.where(hold[:,None], 0., weights)
+    if (w<-1e-9).any():
+        i,j = np.argwhere(w<-1e-9)[0]
+        raise LongOnly(f'{view.sessions[i]}: {view.ids[j]} is wanted at {w[i,j]:.4f}; short positions are not supported')
+    if (w.sum(axis=1)>1+1e-9).any():
+        i = int(np.argmax(w.sum(axis=1)>1+1e-9))
+        raise LongOnly(f'{view.sessions[i]}: the weights sum to {w[i].sum():.4f}; more than the account is worth cannot be invested')
+    return np.where(hold[:,None], np.nan, np.maximum(w, 0.))
+
+# %% ../nbs/modules/27_strategy.ipynb #617e7d1b
+@dataclass(frozen=True)
+class Blend:
+    "Several funds in fixed proportions, brought back to them on a schedule"
+    weights:dict[str,float] # Ticker -> fraction of the whole; they sum to 1
+    schedule:object = field(default=Monthly(), metadata={'role':'schedule'}) # noqa: RUF009
+    def __post_init__(self):
+        w = self.weights
+        if not isinstance(w, dict) or not w or not all(isinstance(o, (int, float)) and o>0 for o in w.values()):
+            raise ConfigError(f'benchmark.weights: expected tickers and their parts, such as {{SPY: 0.6, AGG: 0.4}}, got {w!r}')
+        if abs(sum(w.values())-1)>1e-9: raise ConfigError(f'benchmark.weights: {w} sum to {sum(w.values()):.6g}, not to 1')
+    def __str__(self): return ' and '.join(f'{100*v:g} % {k}' for k,v in self.weights.items())
 
 # %% ../nbs/modules/27_strategy.ipynb #024ad98c
 def _inside(part)->list:
@@ -97,7 +161,7 @@ class Strategy:
     schedule:object = field(default=Monthly(), metadata={'role':'schedule'}) # noqa: RUF009
     execution:Execution = Execution()
     risk:object|None = field(default=None, metadata={'role':'risk'})
-    benchmark:str|None = None # Ticker to compare with
+    benchmark:str|Blend|None = None # What to compare with: a ticker, or a blend
     description:str = ''      # In a sentence, for reports
     accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
     name:str = 'unnamed'      # Stem of the config file
@@ -130,7 +194,9 @@ def signals(self:Strategy, view)->Signals:
 def choose(self:Strategy, signals, book=None)->Decision:
     "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
     t = self.portfolio.construct(signals, None if book is None or not book.shares.any() else book.weights)
-    return Decision(t.weights, t.cash, t.status, t.reason, t.binding, signals)
+    w = t.weights
+    if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = _long_only(w, signals.view) # Also where rows are NaN
+    return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch
 def decide(self:Strategy, view, book=None)->Decision:
@@ -158,6 +224,7 @@ def _section(key, value, where):
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
     if key=='accept_mixed': return _names(value, where)
+    if key=='benchmark' and isinstance(value, dict): return _typed(value, Blend, where)
     if not isinstance(value, str): raise ConfigError(f'{where}: expected text, got {value!r}')
     return value
 

@@ -5,8 +5,10 @@
 # %% ../../nbs/modules/32_backtest.ipynb #4ccef8df
 from __future__ import annotations
 
+import csv
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from fastcore.basics import patch
@@ -14,15 +16,15 @@ from fastcore.basics import patch
 from .. import metrics
 from .simulate import Account, simulate
 from ..calendars import as_date
-from ..core import ConfigError, DataError, ParameterError, positive
-from ..data.actions import carried
+from ..core import ConfigError, DataError, ParameterError, QuantETFError, positive
+from ..costs import CostTerms
 from ..data.view import Panel, load_panel
-from ..strategy import Decision, Strategy
+from ..strategy import Blend, Decision, Execution, Strategy
 from ..universe import basis_words, levels_off
 
 # %% auto #0
 __all__ = ['eras_of', 'year_runs', 'era_words', 'accepted_mixed', 'mixed_words', 'refuse_mixed', 'usable_rules', 'BacktestResult',
-           'backtest']
+           'benchmark_weights', 'benchmark_nav', 'read_flows', 'backtest', 'NotConserved']
 
 # %% ../../nbs/modules/32_backtest.ipynb #37f9d7d5
 def eras_of(
@@ -92,7 +94,7 @@ def usable_rules(
     "The execution rules that the prices of a panel allow, and what had to be changed"
     rules = strategy.execution
     if rules.shares=='fractional' or not (off := levels_off(view, used)): return rules,[]
-    return replace(rules, shares='fractional'),[f'Prices are {basis_words(off)}, so positions are counted in fractions of a share.']
+    return replace(rules, shares='fractional', lot=1),[f'Prices are {basis_words(off)}, so positions are counted in fractions of a share.']
 
 # %% ../../nbs/modules/32_backtest.ipynb #24a6135b
 @dataclass(frozen=True, eq=False)
@@ -106,6 +108,8 @@ class BacktestResult:
     capital:float
     benchmark_nav:np.ndarray|None # (T,) same currency and sessions
     notes:list             # What a reader has to know
+    @property
+    def flow(self)->np.ndarray: return self.account.flow # (T,) deposits at each close, withdrawals below zero
     @property
     def sessions(self)->np.ndarray: return self.panel.sessions[self.account.start:self.account.end+1]
     @cached_property
@@ -124,16 +128,41 @@ class BacktestResult:
 def levels(self:BacktestResult): # DataFrame like `frame`, from the capital on
     "What figures are computed from"
     import pandas as pd
-    first = self.account.start - 1
-    if self.nav[0]==self.capital or first<0: return self.frame
+    first,frame = self.account.start - 1,self.frame
+    if self.flow.any(): frame = frame.assign(strategy=self._grown(metrics.time_weighted_returns(self.nav, self.flow)))
+    if self.nav[0]==self.capital or first<0: return frame
     day = pd.DatetimeIndex([self.panel.sessions[first].astype('datetime64[us]')], name='session')
-    return pd.concat([pd.DataFrame(self.capital, day, self.frame.columns), self.frame])
+    return pd.concat([pd.DataFrame(self.capital, day, frame.columns), frame])
+
+@patch
+def _grown(self:BacktestResult, returns): # (T - 1,) -> (T,) levels that begin with the first net asset value
+    return self.nav[0]*np.append(1., np.cumprod(1+returns))
 
 @patch(as_prop=True)
 def risk_free(self:BacktestResult)->np.ndarray|None: # One value for each step of `levels`
     "Return of cash over each session; None where the data have no rate"
     index,a = self.account.ledger.index,self.account
     return None if index is None else (index[1:]/index[:-1]-1)[a.end-len(self.levels)+1:a.end]
+
+# %% ../../nbs/modules/32_backtest.ipynb #d14f6438
+@patch(as_prop=True)
+def returns(self:BacktestResult)->np.ndarray: # One fraction for each step of `levels`
+    "Net return of each session, flows taken out"
+    return metrics.returns_of(self.levels.strategy)
+
+@patch(as_prop=True)
+def gross_returns(self:BacktestResult)->np.ndarray: # One fraction for each step of `levels`
+    "Return of each session before the costs of its fills"
+    a = self.account
+    before,cost = np.append(self.capital, self.nav[:-1]),a._daily(a.costs.sum(axis=1), a.fills-a.start)
+    return self.returns + (cost/before)[-len(self.returns):]
+
+@patch(as_prop=True)
+def money_weighted_return(self:BacktestResult)->float: # Fraction per year of 365 days
+    "What a saver got who began with the capital and made the same deposits and withdrawals"
+    there,days = np.flatnonzero(self.flow),self.sessions
+    amounts = np.concatenate([[-self.capital], -self.flow[there], [self.nav[-1]]])
+    return metrics.money_weighted_return(amounts, days[np.concatenate([[0], there, [len(days)-1]])])
 
 # %% ../../nbs/modules/32_backtest.ipynb #a7b4ecf7
 def _span(strategy, panel, start, end):
@@ -150,15 +179,62 @@ def _span(strategy, panel, start, end):
     if not len(due): raise ParameterError(f'the schedule ({strategy.schedule.label}) has no date from {first} to {last}')
     return panel.view(due)._rows,a,b
 
-def _is(panel, name):
-    "(N,) booleans: is it the instrument called `name`?"
-    return np.zeros(len(panel.ids), bool) if name is None else panel.ids==panel.resolve(name)
+# %% ../../nbs/modules/32_backtest.ipynb #91c41aa9
+def benchmark_weights(
+    panel:Panel,
+    benchmark, # Ticker, `Blend` or None
+)->np.ndarray: # (N,) fractions
+    "What a benchmark holds after a rebalance"
+    out = np.zeros(len(panel.ids))
+    parts = {} if benchmark is None else benchmark.weights if isinstance(benchmark, Blend) else {benchmark:1.}
+    for k,v in parts.items(): out[np.searchsorted(panel.ids, panel.resolve(k))] += v
+    return out
 
-def _benchmark(panel, name, start, end, capital):
-    "(T,) total return of the benchmark in currency; dividends reinvested at once, no costs"
-    level = carried(panel._fields['tr'][:end+1,[np.searchsorted(panel.ids, panel.resolve(name))]])[start:,0]
-    if np.isnan(level[0]): raise DataError(f'benchmark {name} has no price on {panel.sessions[start]}; start later, or choose another one')
-    return capital*level/level[0]
+def benchmark_nav(
+    panel:Panel, benchmark, # As in `benchmark_weights`
+    start:int, end:int,     # Rows
+    capital:float,
+)->np.ndarray:              # (end - start + 1,) currency
+    "Value of a benchmark after each close"
+    w = benchmark_weights(panel, benchmark)
+    cols = np.flatnonzero(w)
+    tr,ids,days = panel._fields['tr'][:end+1,cols],panel.ids[cols],panel.sessions[:end+1]
+    for id,x,last in zip(ids, tr[start], panel._events.closed[cols]):
+        if np.isnan(x): raise DataError(f'benchmark {id} has no price on {days[start]}; start later, or choose another one')
+        if last<end: raise DataError(f'benchmark {id} closed on {days[last]}, before the books end; end earlier, or choose another one')
+    rows = np.array([start])
+    if isinstance(benchmark, Blend): rows = np.union1d(rows, np.searchsorted(days, benchmark.schedule.dates(days[start], days[-1], panel.exchange)))
+    rules,shape = Execution('same_close', 'at_fill', 'fractional'),(len(rows), len(cols))
+    alone = Panel(days, ids, dict(close=tr), exchange=panel.exchange)
+    return simulate(alone, rows, np.tile(w[cols], (len(rows), 1)), CostTerms(np.zeros(shape)), rules, start, end, capital).nav
+
+# %% ../../nbs/modules/32_backtest.ipynb #346c532f
+def read_flows(
+    file, # CSV with columns date, amount; withdrawals below zero
+)->list: # (date, amount)
+    "Deposits and withdrawals of a file"
+    file,out = Path(file),[]
+    try: rows = csv.DictReader(file.read_text(encoding='utf-8-sig').splitlines())
+    except (OSError, UnicodeDecodeError) as e: raise ParameterError(f'flows={str(file)!r} cannot be read ({e})') from None
+    if not {'date', 'amount'}<=set(rows.fieldnames or []):
+        raise ParameterError(f'{file.name}: needs the columns date,amount; its first line is {",".join(rows.fieldnames or [])!r}')
+    for n,o in enumerate(rows, 2):
+        try: out.append((str(as_date((o['date'] or '').strip(), f'{file.name}, line {n}')), float(o['amount'])))
+        except (TypeError, ValueError) as e: raise ParameterError(f'{file.name}, line {n}: {e}') from None
+    return out
+
+def _flows(panel, flows, first, last):
+    "(rows, amounts), one for each session"
+    if not flows: return None
+    days = np.array([as_date(d, 'flows') for d,_ in flows], 'datetime64[D]')
+    rows,amounts = panel.view(days)._rows,np.array([x for _,x in flows], float)
+    off = (rows<=first) | (rows>last) | ~np.isfinite(amounts)
+    if off.any():
+        d,x = flows[int(np.argmax(off))]
+        raise ParameterError(f'flows: {x:,.2f} on {d} does not lie after the first session of the books, {panel.sessions[first]}, '
+            f'and up to the last, {panel.sessions[last]}; what is there on the first is capital')
+    at,k = np.unique(rows, return_inverse=True)
+    return at,np.bincount(k, amounts)
 
 # %% ../../nbs/modules/32_backtest.ipynb #052fafa2
 def _ready(strategy, panel, rows, decision):
@@ -181,6 +257,18 @@ def _joined(made, signals):
     def listed(name): return [x for o in made for x in getattr(o, name)]
     return Decision(stack('weights'), stack('cash'), listed('status'), listed('reason'), listed('binding'), signals)
 
+# %% ../../nbs/modules/32_backtest.ipynb #03873e02
+def _closures(account):
+    "One sentence for each fund that closed while it was held"
+    L,out = account.ledger,[]
+    paid,ex,_ = account.paid
+    i = np.searchsorted(L.ex, account.start+1)
+    for e in np.flatnonzero(L.final[i:i+len(paid)] & (paid>0)):
+        col,day = L.col[i+e],L.panel.sessions[account.start+ex[e]-1]
+        how = 'at its last close' if np.isnan(L.panel._events.value[col]) else 'at its delisting value'
+        out.append(f'{L.panel.ids[col]} closed on {day} while it was held, and was paid out {how}: {paid[e]:,.2f}.')
+    return out
+
 # %% ../../nbs/modules/32_backtest.ipynb #581910c9
 def backtest(
     strategy:Strategy,
@@ -188,6 +276,7 @@ def backtest(
     start=None,         # First session of the books; the first date on which the strategy can decide if not given
     end=None,           # Last session; that of the data if not given
     capital:float=100_000., # Cash at the start
+    flows=None,         # (date, amount) of deposits at the close of a session, withdrawals below zero; see `read_flows`
 )->BacktestResult:
     "Simulate a strategy from cash"
     capital = positive(capital)
@@ -199,58 +288,142 @@ def backtest(
         decision = strategy.decide(panel.view(panel.sessions[rows]))
     if start is None: first = rows[0]
     used = decision.signals.universe.mask.any(axis=0)
-    refuse_mixed(panel, used | _is(panel, strategy.benchmark), strategy.accept_mixed)
+    refuse_mixed(panel, used | (benchmark_weights(panel, strategy.benchmark)>0), strategy.accept_mixed)
     rules,notes = usable_rules(strategy, decision.view, used)
     target,made = _date_by_date(strategy, decision.signals) if strategy.uses_book else (decision.weights, None)
     terms = strategy.costs.terms(decision.view)
-    account = simulate(panel, rows, target, terms, rules, first, last, capital)
+    account = simulate(panel, rows, target, terms, rules, first, last, capital, flows=_flows(panel, flows, first, last),
+        limits=getattr(strategy.portfolio, 'constraints', None))
     if made: decision = _joined(made, decision.signals)
-    benchmark = None if strategy.benchmark is None else _benchmark(panel, strategy.benchmark, first, last, capital)
-    return BacktestResult(strategy, panel, decision, rows, account, capital, benchmark, notes)
+    benchmark = None if strategy.benchmark is None else benchmark_nav(panel, strategy.benchmark, first, last, capital)
+    return BacktestResult(strategy, panel, decision, rows, account, capital, benchmark, notes + _closures(account))
 
 # %% ../../nbs/modules/32_backtest.ipynb #6222a70a
 @patch(as_prop=True)
 def _notional(self:BacktestResult)->np.ndarray: # (K, N) currency traded at each fill, purchases positive
-    a = self.account
-    return a.trades*np.nan_to_num(a.ledger.fill[a.fills])
+    return self.account.trades*self.account.price
 
 @patch(as_prop=True)
 def decisions(self:BacktestResult): # DataFrame, one row for each decision date
     "When, how much was traded, what it cost, how many funds are held after it"
     import pandas as pd
     a,R,days = self.account,len(self.rows),self.panel.sessions
-    k = np.searchsorted(self.rows, a.decided)
-    traded,net,cost = (np.bincount(k, x, R) for x in (np.abs(self._notional).sum(1), self._notional.sum(1), a.costs.sum(1)))
+    own = np.isin(a.why, ['rebalance', 'late']) # Not what dividends, splits and withdrawals made necessary
+    k,value,paid = np.searchsorted(self.rows, a.decided[own]),self._notional[own],a.costs[own].sum(axis=1)
+    traded,net,cost = (np.bincount(k, x, R) for x in (np.abs(value).sum(axis=1), value.sum(axis=1), paid))
     nav = self.nav[self.rows-a.start]
     filled,held = np.full(R, np.datetime64('NaT'), 'datetime64[D]'),np.zeros(R, int)
-    filled[k[::-1]],held[k] = days[a.fills[::-1]],(a.units[1:]!=0).sum(axis=1)
+    filled[k[::-1]],held[k] = days[a.fills[own][::-1]],(a.units[1:][own]!=0).sum(axis=1)
     turnover,d = .5*(traded + np.abs(net+cost))/nav,self.decision
     return pd.DataFrame(dict(session=days[self.rows], fill_session=filled, status=d.status, reason=d.reason,
         turnover_one_way=turnover, cost=cost, holdings=held, nav=nav))
 
 # %% ../../nbs/modules/32_backtest.ipynb #f1f624a3
-@patch(as_prop=True)
-def trades(self:BacktestResult): # DataFrame, one row for each trade
-    "What was traded: shares and prices as of the fill"
-    import pandas as pd
-    a = self.account
-    k,j = np.nonzero(a.trades)
-    one = 1. if a.ledger.shares is None else a.ledger.shares[a.fills[k],j]
-    price = a.ledger.fill[a.fills[k],j]/one
-    days = self.panel.sessions
-    return pd.DataFrame(dict(decision=days[a.decided[k]], fill=days[a.fills[k]], id=self.panel.ids[j],
-        shares=a.trades[k,j]*one, price=price, notional=self._notional[k,j], cost=a.costs[k,j]))
+_WHY = {'cash in lieu':'fraction of a share after a split', 'dividend':'dividend reinvested', 'withdrawal':'sold for a withdrawal'}
+
+def _reasons(before, after, why):
+    "Why each trade was made, in words"
+    said = np.where(before==0, 'enters the target', np.where(after==0, 'leaves the target', np.where(after>before, 'up to target', 'down to target')))
+    late = np.where(why=='late', ', had to wait', '')
+    return [_WHY.get(w) or f'{s}{x}' for w,s,x in zip(why.tolist(), said.tolist(), late.tolist())]
 
 @patch(as_prop=True)
-def weights(self:BacktestResult): # DataFrame, sessions x instruments ever held, and cash
+def trades(self:BacktestResult): # DataFrame, one row for each trade; without a decision (NaT) where nobody decided
+    "What was traded: shares and prices as of the fill"
+    import pandas as pd
+    a,days = self.account,self.panel.sessions
+    k,j = np.nonzero(a.trades)
+    one = a.ledger.shares(a.fills[k], j)
+    decided = np.where(np.isin(a.why[k], list(_WHY)), np.datetime64('NaT'), days[a.decided[k]])
+    return pd.DataFrame(dict(decision=decided, fill=days[a.fills[k]], id=self.panel.ids[j], reason=_reasons(a.units[k,j], a.units[k+1,j], a.why[k]),
+        shares=a.trades[k,j]*one, price=a.price[k,j]/one, notional=self._notional[k,j], cost=a.costs[k,j]))
+
+@patch(as_prop=True)
+def _held(self:BacktestResult): # (M,) columns ever held, (T, M) units after each close, (T, M) their prices, 0 after a closing
+    "What was held, and what it was worth"
+    a = self.account
+    rows,ever = np.arange(a.start, a.end+1)[:,None],np.flatnonzero((a.units!=0).any(axis=0))
+    price = np.where(rows>a.ledger.closed[ever], 0., np.nan_to_num(a.ledger.last(rows, ever)))
+    return ever,a.units[np.searchsorted(a.fills, rows[:,0], side='right')][:,ever],price
+
+@patch(as_prop=True)
+def weights(self:BacktestResult): # DataFrame, sessions x instruments ever held, and cash with what is owed
     "Actual weights after each close, drifted with prices"
     import pandas as pd
-    a = self.account
-    rows = np.arange(a.start, a.end+1)
-    ever = np.flatnonzero((a.units!=0).any(axis=0))
-    held = a.units[np.searchsorted(a.fills, rows, side='right')][:,ever]*a.ledger.mark[rows][:,ever]
-    frame = pd.DataFrame(held/self.nav[:,None], self.frame.index, self.panel.ids[ever])
+    ever,units,price = self._held
+    frame = pd.DataFrame(units*price/self.nav[:,None], self.frame.index, self.panel.ids[ever])
     return frame.assign(cash=1-frame.sum(axis=1))
+
+@patch(as_prop=True)
+def target_weights(self:BacktestResult): # DataFrame, decision sessions x instruments ever wanted, and cash; NaN rows hold
+    "What was decided"
+    import pandas as pd
+    w = self.decision.weights
+    ever = np.flatnonzero(np.nan_to_num(w).any(axis=0))
+    days = pd.DatetimeIndex(self.panel.sessions[self.rows].astype('datetime64[us]'), name='session')
+    return pd.DataFrame(w[:,ever], days, self.panel.ids[ever]).assign(cash=self.decision.cash)
+
+# %% ../../nbs/modules/32_backtest.ipynb #1d92d40d
+class NotConserved(QuantETFError, ArithmeticError):
+    "Money appeared or was lost in the books of a simulation"
+
+@patch(as_prop=True)
+def books(self:BacktestResult): # DataFrame: nav, holdings, cash, owed, and what changed them, currency
+    "The daily books; `unexplained` is the change of `nav` that the other columns do not account for"
+    import pandas as pd
+    a,(ever,units,price) = self.account,self._held
+    gain = np.append(0., (units[:-1]*np.diff(price, axis=0)).sum(axis=1))
+    at,(paid,ex,_) = a.fills - a.start,a.paid
+    gain += a._daily((a.trades[:,ever]*(price[at]-a.price[:,ever])).sum(axis=1), at)
+    i = np.searchsorted(a.ledger.ex, a.start+1)
+    final = a.ledger.final[i:i+len(paid)]
+    gain += a._daily(paid*final, ex)
+    rate = 0. if a.ledger.index is None else np.diff(a.ledger.index[a.start:a.end+1])/a.ledger.index[a.start:a.end]
+    out = dict(nav=self.nav, holdings=a.holdings, cash=a.cash, owed=a.owed, price_gain=gain, dividends=a._daily(paid*~final, ex),
+        interest=np.append(0., a.cash[:-1]*rate), costs=a._daily(a.costs.sum(axis=1), at), flow=a.flow)
+    change = np.diff(np.append(a.cash0, self.nav))
+    out['unexplained'] = change - (out['price_gain'] + out['dividends'] + out['interest'] - out['costs'] + out['flow'])
+    return pd.DataFrame(out, self.frame.index)
+
+@patch
+def conserved(self:BacktestResult)->float: # Largest part of the net asset value that is not explained
+    "Raise `NotConserved` if on some session money appeared or was lost"
+    off = (self.books.unexplained/self.nav).abs()
+    if off.max()<=1e-9: return float(off.max())
+    raise NotConserved(f'{self.strategy.name}: on {off.idxmax().date()} {off.max():.2e} of the account are not explained by prices, dividends, '
+        'interest, costs and flows; this is a defect of the engine, please report it')
+
+# %% ../../nbs/modules/32_backtest.ipynb #8496d8d3
+@patch
+def _asset_classes(self:BacktestResult):
+    "(N,) class of each instrument as far as the data know, None otherwise"
+    if 'asset_class' not in self.panel._facts: return np.full(len(self.panel.ids), None)
+    return self.panel.view(self.panel.sessions[-1]).facts('asset_class', object)[0]
+
+@patch(as_prop=True)
+def contribution(self:BacktestResult): # DataFrame by instrument: asset_class, price, dividends, costs, total; currency
+    "What each fund added to the net asset value, the largest first"
+    import pandas as pd
+    a,(ever,units,price),N = self.account,self._held,len(self.panel.ids)
+    (paid,*_),i = a.paid,np.searchsorted(a.ledger.ex, a.start+1)
+    col,final = (o[i:i+len(paid)] for o in (a.ledger.col, a.ledger.final))
+    closing,dividends = (np.bincount(col, paid*o, N)[ever] for o in (final, ~final))
+    first = a.units[0,ever]*price[0]
+    gain = units[-1]*price[-1] - first - self._notional[:,ever].sum(axis=0) + closing
+    frame = pd.DataFrame(dict(asset_class=self._asset_classes()[ever], price=gain, dividends=dividends, costs=a.costs[:,ever].sum(axis=0)),
+        pd.Index(self.panel.ids[ever], name='id'))
+    return frame.assign(total=frame.price+frame.dividends-frame.costs).sort_values('total', ascending=False, kind='stable')
+
+# %% ../../nbs/modules/32_backtest.ipynb #a7375209
+@patch(as_prop=True)
+def cash_use(self:BacktestResult)->dict: # average_weight, drag_annual: fractions
+    "How much of the account lay in cash, and what that took from the return of a year"
+    b = self.books
+    before,invested = b.shift(1).iloc[1:],b.holdings.shift(1).iloc[1:]>0
+    weight = (before.cash/before.nav).to_numpy()
+    earned = ((b.price_gain+b.dividends).iloc[1:]/before.holdings.where(invested)).to_numpy()
+    on_cash = (b.interest.iloc[1:]/before.cash.where(before.cash>0)).fillna(0.).to_numpy()
+    return dict(average_weight=float(weight.mean()), drag_annual=float(np.where(invested, weight*(earned-on_cash), 0.).mean()*252))
 
 # %% ../../nbs/modules/32_backtest.ipynb #e61676f9
 @patch

@@ -133,7 +133,7 @@ class Panel:
             if (o[1:]<=o[:-1]).any(): raise ValueError(f'{what} must be sorted and unique')
         self._fields = fields if isinstance(fields, Fields) else _held(fields, shape)
         self._facts = facts if isinstance(facts, FactsOnDemand) else {k:Facts.of(v, self.ids) for k,v in (facts or {}).items()}
-        self._given,self._ages,self._names = events,None,self.ids.tobytes()
+        self._given,self._ages,self._unit,self._names = events,None,None,self.ids.tobytes()
 
     @property
     def _events(self):
@@ -154,6 +154,20 @@ def _plain_events(self:Panel):
     cash = self._fields.get('cash', np.zeros((S, N)))
     ex,col = np.nonzero(cash)
     return Events(ex, ex, col, cash[ex,col], np.full(N, S), np.full(N, np.nan))
+
+# %% ../../nbs/modules/15_view.ipynb #5cc1282c
+@patch
+def _units(self:Panel):
+    "(N,) column of each instrument in an array (S, n) of shares in one unit; its last column is 1 throughout"
+    if self._unit is None:
+        split = self._fields.get('split')
+        cols = np.array([], int) if split is None else np.flatnonzero((split!=1).any(axis=0))
+        place = np.full(len(self.ids), len(cols))
+        place[cols] = np.arange(len(cols))
+        factor = np.ones((len(self.sessions), len(cols)+1))
+        if len(cols): np.cumprod(split[:,cols], axis=0, out=factor[:,:-1])
+        self._unit = place,factor
+    return self._unit
 
 # %% ../../nbs/modules/15_view.ipynb #09dec71b
 @patch
@@ -265,9 +279,11 @@ def _seen(self:Panel):
     "(S, N) closes seen so far"
     if self._ages is None:
         close = self._fields['close']
-        self._ages = np.empty(close.shape, 'i4')
-        count = np.zeros(close.shape[1], 'i4')
-        for t,x in enumerate(close): self._ages[t] = np.add(count, x==x, out=count)
+        if not np.isnan(close).any(): # Every row is one more, and needs no memory
+            self._ages = np.broadcast_to(np.arange(1, len(close)+1, dtype='i4')[:,None], close.shape)
+            return self._ages
+        self._ages,count = np.empty(close.shape, 'i4'),np.zeros(close.shape[1], 'i4')
+        for t,x in enumerate(close): count = np.add(count, x==x, out=self._ages[t])
     return self._ages
 
 @patch

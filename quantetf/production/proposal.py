@@ -201,9 +201,10 @@ def propose(
     refuse_mixed(panel, matter, strategy.accept_mixed)
     note = share_note(basis_on(panel.view(day), matter)[0], snapshot, day)
     _refuse_shares(book, note)
-    rules = strategy.execution if note is None else replace(strategy.execution, shares='fractional')
+    rules = strategy.execution if note is None else replace(strategy.execution, shares='fractional', lot=1)
     trade = np.zeros(len(panel.ids))
     if tonight and decision.status[0]=='ok':
-        trade = plan_orders(decision.weights[0], book.shares, book.nav-book.owed, book.price, strategy.costs.terms(decision.view), rules)
+        trade = plan_orders(decision.weights[0], book.shares, book.nav-book.owed, book.price, strategy.costs.terms(decision.view), rules,
+            limits=getattr(strategy.portfolio, 'constraints', None))
     source = 'cash only' if holdings is None else Path(holdings).name
     return Proposal(strategy, snapshot, panel, day, decided_on, due, force and not due, book, source, decision, trade, rules, note)
