@@ -193,13 +193,16 @@ def backtest(
     start: Annotated[str | None, typer.Option(help='First day; the first rebalance is on or after it.')] = None,
     end: Annotated[str | None, typer.Option(help='Last day.')] = None,
     capital: Capital = None,
+    flows: Annotated[str | None, typer.Option(help='CSV of date and amount: deposits, and withdrawals below zero.')] = None,
 ):
     """What a strategy would have done.
 
     \b
     quantetf backtest --strategy demo_momentum --start 2010-01-01
+    quantetf backtest --flows saver.csv
     """
-    _notebook('backtest', strategy=strategy, dataset=dataset, start=start, end=end, capital=capital)
+    saver = str(Path(flows).expanduser().resolve()) if flows else None
+    _notebook('backtest', strategy=strategy, dataset=dataset, start=start, end=end, capital=capital, flows=saver)
 
 # %% ../nbs/modules/61_cli.ipynb #b6d38ee7
 @app.command()

@@ -91,7 +91,7 @@ def _check_amounts(e):
     if e.min_trade<0: raise ConfigError(f'execution.min_trade: {e.min_trade} must not be negative')
     if not 0<=e.band<1: raise ConfigError(f'execution.band: {e.band} is a fraction of the account, from 0 to below 1')
     if e.participation is not None and not 0<e.participation<=1:
-        raise ConfigError(f'execution.participation: {e.participation} is a part of the volume, above 0 and at most 1; leave it out for no limit')
+        raise ConfigError(f'execution.participation: {e.participation} is a part of the volume, above 0 and at most 1; or leave it out')
     if e.lot<1 or e.lot!=int(e.lot): raise ConfigError(f'execution.lot: {e.lot} must be a whole number of shares')
     if e.lot>1 and e.shares=='fractional': raise ConfigError(f'execution.lot: lots of {e.lot} shares need shares: whole')
 

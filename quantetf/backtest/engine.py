@@ -203,7 +203,8 @@ def benchmark_nav(
         if np.isnan(x): raise DataError(f'benchmark {id} has no price on {days[start]}; start later, or choose another one')
         if last<end: raise DataError(f'benchmark {id} closed on {days[last]}, before the books end; end earlier, or choose another one')
     rows = np.array([start])
-    if isinstance(benchmark, Blend): rows = np.union1d(rows, np.searchsorted(days, benchmark.schedule.dates(days[start], days[-1], panel.exchange)))
+    if isinstance(benchmark, Blend):
+        rows = np.union1d(rows, np.searchsorted(days, benchmark.schedule.dates(days[start], days[-1], panel.exchange)))
     rules,shape = Execution('same_close', 'at_fill', 'fractional'),(len(rows), len(cols))
     alone = Panel(days, ids, dict(close=tr), exchange=panel.exchange)
     return simulate(alone, rows, np.tile(w[cols], (len(rows), 1)), CostTerms(np.zeros(shape)), rules, start, end, capital).nav
@@ -323,7 +324,8 @@ _WHY = {'cash in lieu':'fraction of a share after a split', 'dividend':'dividend
 
 def _reasons(before, after, why):
     "Why each trade was made, in words"
-    said = np.where(before==0, 'enters the target', np.where(after==0, 'leaves the target', np.where(after>before, 'up to target', 'down to target')))
+    moved = np.where(after>before, 'up to target', 'down to target')
+    said = np.where(before==0, 'enters the target', np.where(after==0, 'leaves the target', moved))
     late = np.where(why=='late', ', had to wait', '')
     return [_WHY.get(w) or f'{s}{x}' for w,s,x in zip(why.tolist(), said.tolist(), late.tolist())]
 
@@ -335,7 +337,8 @@ def trades(self:BacktestResult): # DataFrame, one row for each trade; without a 
     k,j = np.nonzero(a.trades)
     one = a.ledger.shares(a.fills[k], j)
     decided = np.where(np.isin(a.why[k], list(_WHY)), np.datetime64('NaT'), days[a.decided[k]])
-    return pd.DataFrame(dict(decision=decided, fill=days[a.fills[k]], id=self.panel.ids[j], reason=_reasons(a.units[k,j], a.units[k+1,j], a.why[k]),
+    why = _reasons(a.units[k,j], a.units[k+1,j], a.why[k])
+    return pd.DataFrame(dict(decision=decided, fill=days[a.fills[k]], id=self.panel.ids[j], reason=why,
         shares=a.trades[k,j]*one, price=a.price[k,j]/one, notional=self._notional[k,j], cost=a.costs[k,j]))
 
 @patch(as_prop=True)
@@ -390,8 +393,8 @@ def conserved(self:BacktestResult)->float: # Largest part of the net asset value
     "Raise `NotConserved` if on some session money appeared or was lost"
     off = (self.books.unexplained/self.nav).abs()
     if off.max()<=1e-9: return float(off.max())
-    raise NotConserved(f'{self.strategy.name}: on {off.idxmax().date()} {off.max():.2e} of the account are not explained by prices, dividends, '
-        'interest, costs and flows; this is a defect of the engine, please report it')
+    raise NotConserved(f'{self.strategy.name}: on {off.idxmax().date()} {off.max():.2e} of the account are not explained by prices, '
+        'dividends, interest, costs and flows; this is a defect of the engine, please report it')
 
 # %% ../../nbs/modules/32_backtest.ipynb #8496d8d3
 @patch

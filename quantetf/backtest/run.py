@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from .engine import BacktestResult, accepted_mixed, backtest, mixed_words
-from ..core import LookaheadError, Settings, find_settings, positive
+from .audit import audit
+from .engine import BacktestResult, accepted_mixed, backtest, benchmark_weights, mixed_words, read_flows
+from ..core import LookaheadError, ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
-from ..metrics import intervals
+from ..metrics import annual_return, intervals, total_return
 from ..production.packet import dataset_words, plain, strategy_words
 from ..report import backtest_page
 from ..runs import Run, code_hash, environment, publish_run, run_id
@@ -53,11 +55,31 @@ def _money(result):
     a,nav = result.account,result.nav
     years = (len(nav)-1)/252
     turnover = result.decisions.turnover_one_way.sum()
-    cost,earned,paid = float(a.costs.sum()),result.risk_free,a._payments[0]
-    interest = 0. if earned is None else (a.cash[:-1]*earned[len(earned)-len(nav)+1:]).sum()
+    cost,books = float(a.costs.sum()),result.books
     return dict(trades=dict(count=int((a.trades!=0).sum()), notional=plain(np.abs(result._notional).sum(), 2), cost=plain(cost, 2)),
-        turnover_annual_one_way=plain(turnover/years), cost_drag_annual=plain(cost/nav.mean()/years), dividends=plain(paid.sum(), 2),
-        interest=plain(interest, 2))
+        turnover_annual_one_way=plain(turnover/years), cost_drag_annual=plain(cost/nav.mean()/years),
+        dividends=plain(books.dividends.sum(), 2), interest=plain(books.interest.sum(), 2))
+
+# %% ../../nbs/modules/55_backtest_run.ipynb #effa0bd2
+def _contribution(result):
+    c,books = result.contribution,result.books
+    tickers = result.panel.view(result.panel.sessions[-1]).facts('ticker', object)[0]
+    names = {str(id):str(t or id) for id,t in zip(result.panel.ids, tickers)}
+    def money(o): return {k:plain(getattr(o, k), 2) for k in ('price', 'dividends', 'costs', 'total')}
+    known = c.dropna(subset=['asset_class']).groupby('asset_class')[['price', 'dividends', 'costs', 'total']].sum()
+    classes = known.sort_values('total', ascending=False, kind='stable') if c.asset_class.notna().all() else known[:0]
+    return dict(funds=[dict(ticker=names[str(o.Index)], asset_class=o.asset_class) | money(o) for o in c.itertuples()],
+        classes=[dict(asset_class=o.Index) | money(o) for o in classes.itertuples()], interest=plain(books.interest.sum(), 2),
+        flows=plain(books.flow.sum(), 2), gain=plain(result.nav[-1] - result.account.cash0 - books.flow.sum(), 2))
+
+def _returns(result):
+    "Gross return, use of cash, and what concerns a saver"
+    gross,there = result.gross_returns,np.flatnonzero(result.flow)
+    flows = [dict(session=str(result.sessions[i]), amount=plain(result.flow[i], 2)) for i in there]
+    return dict(gross=dict(total_return=plain(total_return(gross)), annual_return=plain(annual_return(gross, 252))),
+        cash_use={k:plain(v) for k,v in result.cash_use.items()}, flows=flows,
+        money_weighted_return=plain(result.money_weighted_return) if flows else None,
+        execution=dict(words=result.strategy.execution.words()))
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #bce360ce
 def _check(name, bad, evidence, limit): return dict(name=name, status='WARN' if bad else 'PASS', evidence=evidence, limit=limit)
@@ -91,9 +113,8 @@ def _filled(result):
         _check('fills', waits>1, f'{waits} of {len(d)} decisions were not filled by the end', 'the last one at most')]
 
 def _mixed(result):
-    names,benchmark = result.strategy.accept_mixed,result.strategy.benchmark
-    used = _used(result) | (result.panel.ids==(benchmark and result.panel.resolve(benchmark)))
-    found = accepted_mixed(result.panel, used, names)
+    used = _used(result) | (benchmark_weights(result.panel, result.strategy.benchmark)>0)
+    found = accepted_mixed(result.panel, used, result.strategy.accept_mixed)
     return _check('mixed prices', found, mixed_words(found), 'none')
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #52c332cb
@@ -121,19 +142,25 @@ def _survivors(result):
     text = f'in the fund list, {mine.warning() or mine.words()}; in the dataset, {whole.warning() or whole.words()}'
     return _check('closures', mine.warning() or whole.warning(), text, 'some over three years or more')
 
+# %% ../../nbs/modules/55_backtest_run.ipynb #faa1c981
+def _adds_up(result):
+    text = f'prices, dividends, interest, costs and flows explain every session, to {result.conserved():.0e} of the account'
+    return _check('conservation', False, text, 'below 1e-9 on every session')
+
 # %% ../../nbs/modules/55_backtest_run.ipynb #51bc465a
-def _no_peeking(result):
-    limit = 'the same weights on data that end there'
-    if result.strategy.uses_book: return _check('no peeking', True, 'not decided again: decisions depend on the account', limit)
-    k = np.linspace(0, len(result.rows)-1, 3).astype(int)
-    def again(day): return result.strategy.decide(result.panel.until(day).view(day)).weights[0]
-    same = [again(result.panel.sessions[result.rows[i]]).tobytes()==result.decision.weights[i].tobytes() for i in k]
-    if all(same): return _check('no peeking', False, f'{len(same)} dates decided again, all the same', limit)
-    raise LookaheadError(f'{result.strategy.name} decides differently on data that end on the date: some part of it looks ahead')
+def _audited(result, snapshot, sample=3):
+    "(check, audit as plain data or None)"
+    limit,ok = 'the same decisions on cut and on other futures',np.array(result.decision.status)=='ok'
+    try: found = audit(result.strategy, snapshot, result.panel.sessions[result.rows[ok]], sample=sample, quick=True)
+    except ParameterError as e: return _check('no peeking', True, str(e), limit),None
+    if found.status=='FAIL': raise LookaheadError(f'{result.strategy.name} looks ahead, so this backtest means nothing: {found.first}; '
+        f'`quantetf audit {result.strategy.name}` has the details')
+    text = f'{len(found.dates)} of {found.count} dates decided again, all the same'
+    return _check('no peeking', False, text, limit),found.as_dict()
 
 def _checks(result):
     first = [_hindsight(result), _timing(result), _adjustment(result), _mixed(result)]
-    return [*first, *_filled(result), _unpriced(result), _survivors(result), _no_peeking(result)]
+    return [*first, *_filled(result), _unpriced(result), _survivors(result), _adds_up(result)]
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
@@ -143,8 +170,8 @@ def _setting(result, snapshot):
     costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else type(s.costs).__name__
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
-        rebalances=len(result.rows), holds=holds, capital=plain(result.capital, 2), benchmark=s.benchmark, fill=rules.fill,
-        sizing=rules.sizing, costs=costs, schedule=s.schedule.label, universe=_universe(result))
+        rebalances=len(result.rows), holds=holds, capital=plain(result.capital, 2),
+        benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs, schedule=s.schedule.label, universe=_universe(result))
 
 def report_data(
     result:BacktestResult,
@@ -158,11 +185,12 @@ def report_data(
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
     curves = dict(dates=_days(levels.index.to_numpy()), nav=[plain(o, 4) for o in levels.strategy],
         benchmark_nav=None if bench is None else [plain(o, 4) for o in bench])
-    found = intervals(levels.strategy, bench, result.risk_free)
+    found = intervals(levels.strategy, bench, result.risk_free, periods_per_year=252)
     ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in found.items()}
+    peeking,audited = _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
-        checks=_checks(result), config=strategy_config(result.strategy))
-    return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result)
+        checks=[*_checks(result), peeking], config=strategy_config(result.strategy), contribution=_contribution(result), audit=audited)
+    return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result) | _returns(result)
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #e9999db3
 @dataclass(frozen=True, eq=False)
@@ -191,8 +219,8 @@ class BacktestRun:
 
 def _files(result, data):
     "The files of a backtest"
-    tables = {k:getattr(result, k) for k in ('trades', 'decisions', 'weights')} | dict(nav=result.frame)
-    out = {f'{k}.csv':v.to_csv(index=k in ('nav', 'weights'), lineterminator='\n', float_format='%.10g') for k,v in tables.items()}
+    tables = {k:getattr(result, k) for k in ('trades', 'decisions', 'weights', 'books')} | dict(nav=result.frame)
+    out = {f'{k}.csv':v.to_csv(index=k in ('nav', 'weights', 'books'), lineterminator='\n', float_format='%.10g') for k,v in tables.items()}
     return out | {'backtest.json':json.dumps(data, ensure_ascii=False, allow_nan=False) + '\n', 'report.html':backtest_page(data)}
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #8734bd6e
@@ -202,6 +230,7 @@ def run_backtest(
     start:str|None=None,     # First day; the first date on which the strategy can decide if not given
     end:str|None=None,       # Last day; that of the data if not given
     capital:float|None=None, # Cash to start from
+    flows:str|Path|None=None, # CSV of deposits and withdrawals, relative to the project; see `read_flows`
     settings:Settings|None=None, # Those of the project if not given
 )->BacktestRun:
     "Backtest a strategy and publish the result"
@@ -209,9 +238,10 @@ def run_backtest(
     settings = settings or find_settings()
     capital = positive(settings.capital if capital is None else capital)
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
-    result = backtest(s, load_panel(snapshot), start, end, capital)
+    given = None if flows is None else read_flows(settings.root/flows)
+    result = backtest(s, load_panel(snapshot), start, end, capital, given)
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
-        notes=list(snapshot.notes), capital=capital, currency=settings.currency,
+        notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
     hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
     identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)

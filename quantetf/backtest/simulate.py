@@ -117,7 +117,8 @@ class Account:
     price:np.ndarray    # (K, N) per unit; 0 where nothing was traded
     why:np.ndarray      # (K,) 'rebalance', 'late', 'cash in lieu', 'dividend' or 'withdrawal'
     @cached_property
-    def paid(self): # (currency by event, its place from `start`, that of its pay date): entitled is who held at the close before the ex-date
+    def paid(self): # (currency by event, its place from `start`, that of its pay date)
+        "Entitled is who held at the close before the ex-date"
         L = self.ledger
         i,j = np.searchsorted(L.ex, [self.start+1, self.end+1])
         seg = np.searchsorted(self.fills, L.ex[i:j])
@@ -405,12 +406,13 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
     after = np.append(sized[1:], end)
     w = np.where(used, np.take_along_axis(weights, cols, axis=1), 0.)
     size = _priced(L, w, L.size(deep(sized), cols), deep(rows), cols)
-    gone,fill,worth = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.size(deep(after), cols)
-    missing,worth = np.isnan(fill),np.where(np.isnan(worth) | (L.closed[cols]<deep(after)), 0., worth)
+    gone,fill,later = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.size(deep(after), cols)
+    missing,later = np.isnan(fill),np.where(np.isnan(later), 0., later)
+    worth = np.where(L.closed[cols]<deep(after), 0., later) if L.closing else later
     fill,terms,lot_s,lot = np.where(missing, 0., fill),terms.at(cols),L.lot(deep(sized), cols),L.lot(deep(fills), cols)
     if lot is not None and np.any(lot_s!=lot): return None
     first,income,units = cash*L.grown(start, sized[0]),_Income(L, fills, slot, start, W),np.zeros((R+1, W+1))
-    nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, np.where(gone, 0., worth/size-1))[:-1]))
+    nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, later/size-1)[:-1])) # A first guess, without costs and payments
     units[1:,:W] = w*deep(nav)/size
     for _ in range(100):
         held = np.take_along_axis(units[:-1], before, axis=1)
@@ -482,11 +484,12 @@ def simulate(
     L,fills,nothing = Ledger(panel, rules),rows+rules.lag,np.zeros(len(panel.ids))
     flows = (np.empty(0, int), np.empty(0)) if flows is None else tuple(map(np.asarray, flows))
     if ((flows[0]<=start) | (flows[0]>end)).any():
-        raise ParameterError('deposits and withdrawals lie after the first session of the books and not after the last; what is there at first is capital')
+        raise ParameterError('deposits and withdrawals lie after the first session of the books, and not after the last')
     done,plain = None,not callable(target) and units is None and not len(flows[0]) and rules.dividends=='wait'
     before,go = nothing if units is None else units,np.flatnonzero((fills<=end) & ~np.isnan(target[:,0])) if plain else ()
-    some = slice(None) if len(go)==len(rows) else go
-    if len(go): done = _together(L, rows[some], fills[some], target[some], terms if len(go)==len(rows) else terms[go], limits, start, end, cash)
+    if len(go):
+        some = (rows, fills, target, terms) if len(go)==len(rows) else [o[go] for o in (rows, fills, target, terms)]
+        done = _together(L, *some, limits, start, end, cash)
     if done is None:
         choose = target if callable(target) else lambda k, book: target[k]
         done = _one_by_one(L, rows, fills, choose, terms, start, end, cash, before, flows, limits)
