@@ -456,6 +456,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                'quantetf.core._make': ('modules/core.html#_make', 'quantetf/core.py'),
                                'quantetf.core._own': ('modules/core.html#_own', 'quantetf/core.py'),
                                'quantetf.core._part': ('modules/core.html#_part', 'quantetf/core.py'),
+                               'quantetf.core._plugins': ('modules/core.html#_plugins', 'quantetf/core.py'),
                                'quantetf.core._settings_file': ('modules/core.html#_settings_file', 'quantetf/core.py'),
                                'quantetf.core._typed': ('modules/core.html#_typed', 'quantetf/core.py'),
                                'quantetf.core.build': ('modules/core.html#build', 'quantetf/core.py'),

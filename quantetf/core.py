@@ -9,6 +9,7 @@ import difflib
 import os
 import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
+from functools import lru_cache
 from importlib import import_module
 from pathlib import Path
 
@@ -129,14 +130,19 @@ def register(
     return note
 
 # %% ../nbs/modules/00_core.ipynb #082fde1f
+@lru_cache
+def _plugins():
+    "Entry points of other packages; looking them up reads a file of every package installed"
+    from importlib.metadata import entry_points
+    return tuple(entry_points(group='quantetf.components'))
+
 def kinds(
     role:str, # Such as 'feature'
 )->dict[str,type]:
     "The registered components of a role, by kind"
-    from importlib.metadata import entry_points
     for home in _HOMES.get(role, '').split(): import_module(f'quantetf.{home}')
     known = dict(_kinds.get(role, {}))
-    for ep in entry_points(group='quantetf.components'):
+    for ep in _plugins():
         its_role,_,kind = ep.name.partition('.')
         if its_role==role and kind not in known: known[kind] = ep.load()
     return known

@@ -171,7 +171,8 @@ def _setting(result, snapshot):
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
         rebalances=len(result.rows), holds=holds, capital=plain(result.capital, 2),
-        benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs, schedule=s.schedule.label, universe=_universe(result))
+        benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs,
+        schedule=s.schedule.label, universe=_universe(result))
 
 def report_data(
     result:BacktestResult,
