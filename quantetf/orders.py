@@ -13,6 +13,8 @@ from .strategy import Execution
 __all__ = ['funded', 'toward_zero', 'plan_orders', 'order_of']
 
 # %% ../nbs/modules/28_orders.ipynb #2049ad2b
+def _some(x): return bool(x) if x.ndim==0 else bool(x.any()) # The detour through `any` costs a number more than an array
+
 def _net_of_costs(
     weights, # (..., N)
     held,    # (..., N) shares
@@ -26,7 +28,7 @@ def _net_of_costs(
     for _ in range(60):
         again = nav - terms.total(per_unit*left[...,None] - held, price)
         change,left = np.abs(again-left),again
-        if (change<=enough).all(): return per_unit*left[...,None] - held
+        if not _some(change>enough): return per_unit*left[...,None] - held
     raise ArithmeticError('costs do not settle: a trade seems to cost more than it moves')
 
 # %% ../nbs/modules/28_orders.ipynb #ebfe1169
@@ -65,7 +67,7 @@ def funded(
     value,cost = trade*price,terms.charge(trade, price)
     spent = (value+cost).sum(axis=-1)
     short = spent>cash + 1e-9*np.abs(value).sum(axis=-1)
-    if not short.any(): return trade,cost,spent
+    if not _some(short): return trade,cost,spent
     buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
     part = np.where(short, np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1), 1)
     less = trade*np.where(trade>0, np.asarray(part)[...,None], 1)
@@ -80,8 +82,8 @@ def _within_turnover(trade, held, nav, price, terms, limits, lot):
     "The trades, smaller where their one-way turnover is above the limit"
     value = trade*price
     turnover = .5*(np.abs(value).sum(axis=-1) + np.abs(value.sum(axis=-1) + terms.total(trade, price)))/nav
-    far = (turnover>limits.max_turnover*(1+1e-12)) & (held!=0).any(axis=-1)
-    if not far.any(): return trade
+    far = turnover>limits.max_turnover*(1+1e-12)
+    if not _some(far) or not (far := far & (held!=0).any(axis=-1)).any(): return trade
     less = trade*np.expand_dims(limits.max_turnover/np.where(far, turnover, 1), -1)
     return np.where(np.expand_dims(far, -1), less if lot is None else toward_zero(less, lot), trade)
 

@@ -39,6 +39,7 @@ class Ledger:
         self.splits = self.factor.shape[1]>1
         self.closed = panel._events.closed # Row of the last session of each fund
         self.closing = bool((self.closed<len(self.close)-1).any())
+        self.plain = not (self.splits or self.closing) and self.traded is self.close and panel._complete() # Is a price just a number?
         self._book_events(panel._events)
 
     def shares(self, rows, cols=slice(None)): # Shares in one unit
@@ -52,6 +53,7 @@ class Ledger:
 @patch
 def last(self:Ledger, rows, cols=slice(None)):
     "The last valid close; NaN before the first"
+    if self.plain: return self.close[rows,cols]
     if self.closing:
         rows = np.minimum(rows, self.closed[cols])
         if isinstance(cols, slice): cols = np.arange(len(self.closed))
@@ -76,6 +78,7 @@ def _before(self:Ledger, rows, cols):
 @patch
 def fill(self:Ledger, rows, cols=slice(None), closes=False):
     "Where orders are filled, NaN if nowhere; with `closes` at the close of that session"
+    if self.plain: return self.close[rows,cols]
     x = (self.close if closes else self.traded)[rows,cols]*self.shares(rows, cols)
     return np.where(rows>self.closed[cols], np.nan, x) if self.closing else x
 
@@ -263,7 +266,7 @@ def _reinvest(self:_Walk):
     for _ in range(60): value = money - self.terms.charge(value/price, price)
     trade = np.maximum(value, 0)/price
     trade,cost,spent = funded(trade if lot is None else toward_zero(trade, lot), price, self.cash, self.terms, lot, self.units)
-    if trade.any(): self.book(trade, np.where(trade>0, price, 0.), cost, spent, 'dividend')
+    if trade.any(): self.book(trade, price, cost, spent, 'dividend')
 
 @patch
 def _raise(self:_Walk, need):
@@ -277,7 +280,7 @@ def _raise(self:_Walk, need):
         f'a withdrawal leaves {need:,.2f} to be raised, and everything that can be sold is worth {worth:,.2f}')
     trade = -have*part if lot is None else -np.minimum(have, np.ceil(have*part/lot - 1e-6)*lot)
     cost = self.terms.charge(trade, price)
-    self.book(trade, np.where(trade<0, price, 0.), cost, trade@price + cost.sum(), 'withdrawal')
+    self.book(trade, price, cost, trade@price + cost.sum(), 'withdrawal')
 
 # %% ../../nbs/modules/31_simulate.ipynb #8a44b9e2
 @patch
@@ -296,22 +299,22 @@ def _capped(self:_Walk, orders):
 def trade(self:_Walk, orders, decided, why):
     "Carry out what can be; returns what stays open, None if nothing has to wait"
     L,r = self.ledger,self.ledger.rules
-    price = L.fill(self.row)
-    if (none := np.isnan(price)).any(): now,price = np.where(none, 0., orders),np.where(none, 0., price)
-    else: now = orders
+    price,now = L.fill(self.row),orders
+    if gaps := not L.plain and np.isnan(price).any(): none,now,price = np.isnan(price),np.where(np.isnan(price), 0., orders),np.nan_to_num(price)
     tried = now if r.participation is None else self._capped(now)
     done,cost,spent = funded(tried, price, self.cash, self.terms, L.lot(self.row), self.units)
-    if why=='rebalance' or done.any(): self.book(done, np.where(done!=0, price, 0.), cost, spent, why, decided)
-    waits = none & (orders!=0)
+    if why=='rebalance' or done.any(): self.book(done, price, cost, spent, why, decided)
+    if not gaps and tried is now: return None
+    waits = none & (orders!=0) if gaps else np.zeros(len(orders), bool)
     if r.rest=='carry': waits |= tried!=now
     if not waits.any(): return None
-    return np.where(none, orders, tried if r.rest=='drop' else now) - done
+    return np.where(waits, orders, tried if r.rest=='drop' else now) - done
 
 # %% ../../nbs/modules/31_simulate.ipynb #788b4641
 @patch
 def _after_splits(self:_Walk, orders, since):
     "Orders that were placed at row `since`, in whole lots of today"
-    if not any(o in self.split for o in range(since+1, self.row+1)): return orders
+    if not self.split or not any(o in self.split for o in range(since+1, self.row+1)): return orders
     L,all_of_it = self.ledger,-self.units
     whole = np.where(L.shares(self.row)==L.shares(since), orders, toward_zero(orders, L.lot(self.row)))
     return np.where(orders<=all_of_it*(1-1e-9), np.where(orders<0, all_of_it, whole), whole)
@@ -332,7 +335,7 @@ def work(self:_Walk, orders, decided, since, until):
 # %% ../../nbs/modules/31_simulate.ipynb #5a789eb4
 def _priced(ledger, weights, price, decided, ids):
     "`price`, or 1 where nothing is wanted and nobody knows one"
-    if not (none := np.isnan(price)).any() and not ledger.closing: return price
+    if ledger.plain or not (none := np.isnan(price)).any() and not ledger.closing: return price
     bad = (weights>0) & (none | (ledger.closed[ids]<decided))
     if bad.any():
         at = tuple(np.argwhere(bad)[0])
@@ -347,7 +350,8 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
         w.to(d)
         w.settle()
         price = L.last(d)
-        weights = target(k, Book(w.units, np.where(np.isnan(price), 1., price), w.cash, w.owed, L.panel.sessions[d]))
+        shown = price if L.plain else np.where(np.isnan(price), 1., price)
+        weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d]))
         if f>end or np.isnan(weights[0]): continue
         w.terms = terms[k]
         if L.rules.sizing=='at_fill': w.to(f)
@@ -358,7 +362,9 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
         w.work(orders, d, s, min(until[k], end+1))
     w.to(end)
     w.settle()
-    return [np.array(o) for o in zip(*w.fills)] if w.fills else None
+    if not w.fills: return None
+    at,decided,held,trades,costs,price,why = (np.array(o) for o in zip(*w.fills))
+    return [at, decided, held, trades, costs, np.where(trades!=0, price, 0.), why]
 
 # %% ../../nbs/modules/31_simulate.ipynb #a2b40030
 def _slots(weights):

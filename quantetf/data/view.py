@@ -133,7 +133,7 @@ class Panel:
             if (o[1:]<=o[:-1]).any(): raise ValueError(f'{what} must be sorted and unique')
         self._fields = fields if isinstance(fields, Fields) else _held(fields, shape)
         self._facts = facts if isinstance(facts, FactsOnDemand) else {k:Facts.of(v, self.ids) for k,v in (facts or {}).items()}
-        self._given,self._ages,self._unit,self._names = events,None,None,self.ids.tobytes()
+        self._given,self._ages,self._unit,self._whole,self._names = events,None,None,None,self.ids.tobytes()
 
     @property
     def _events(self):
@@ -279,12 +279,18 @@ def _seen(self:Panel):
     "(S, N) closes seen so far"
     if self._ages is None:
         close = self._fields['close']
-        if not np.isnan(close).any(): # Every row is one more, and needs no memory
+        if self._complete(): # Every row is one more, and needs no memory
             self._ages = np.broadcast_to(np.arange(1, len(close)+1, dtype='i4')[:,None], close.shape)
             return self._ages
         self._ages,count = np.empty(close.shape, 'i4'),np.zeros(close.shape[1], 'i4')
         for t,x in enumerate(close): count = np.add(count, x==x, out=self._ages[t])
     return self._ages
+
+@patch
+def _complete(self:Panel):
+    "Does every instrument have a close on every session?"
+    if self._whole is None: self._whole = not np.isnan(self._fields['close']).any()
+    return self._whole
 
 @patch
 def age(self:View)->np.ndarray: # (R, N) integers
