@@ -32,27 +32,29 @@ from quantetf.charts import (
     year_marks,
 )
 from .metrics import calendar_returns, drawdown, drawdowns
-from .words import DASH, NBSP, capital, count, known, number, percent
+from .words import DASH, NBSP, capital, count, known, listing, number, percent
 
 # %% auto #0
-__all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'LABELS', 'HEADLINE',
-           'BACKTEST_TERMS', 'LINES', 'OTHER_RULES', 'SECTIONS', 'COVERED', 'LETTERS', 'QUALITY_TERMS', 'nb', 'anchor',
-           'plain', 'hundred', 'environment', 'page', 'amount', 'dataset_fact', 'published_facts', 'hold_facts',
-           'blocked_facts', 'badges', 'warnings', 'packet_warnings', 'bare_score', 'more_line', 'trade_row', 'total',
-           'minus', 'fund_sum', 'cash_sum', 'trade_table', 'weight_scale', 'at_percent', 'between', 'dumbbell',
-           'dumbbells', 'grown', 'spark_scale', 'sparkline', 'feature_columns', 'feature_cell', 'score_bar',
-           'bar_scale', 'score_caption', 'score_table', 'change_verb', 'change_rows', 'by_gravity', 'yaml_text',
-           'universe_text', 'shared_basis', 'packet_basis', 'held_rows', 'packet_findings', 'page_title',
-           'production_page', 'plot', 'levels', 'curves', 'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot',
-           'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling', 'rolling_text',
-           'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips', 'turnover_plot',
-           'trading_rows', 'falls', 'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'figure',
-           'range_line', 'leading', 'headline', 'figure_rows', 'relative_rows', 'backtest_facts', 'backtest_warnings',
-           'backtest_basis', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words',
-           'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
-           'coverage_row', 'shown', 'coverage_strips', 'basis_cell', 'basis_row', 'era_evidence', 'basis_table',
-           'change_words', 'change_row', 'change_groups', 'quality_facts', 'stated', 'quality_basis',
-           'quality_warnings', 'quality_findings', 'quality_page']
+__all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'GAINS', 'ENDS', 'PARTS',
+           'DIFFERENCES', 'LABELS', 'HEADLINE', 'BACKTEST_TERMS', 'MORE_TERMS', 'LINES', 'OTHER_RULES', 'SECTIONS',
+           'COVERED', 'LETTERS', 'QUALITY_TERMS', 'nb', 'anchor', 'plain', 'hundred', 'environment', 'page', 'amount',
+           'dataset_fact', 'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'warnings', 'packet_warnings',
+           'bare_score', 'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table',
+           'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline',
+           'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb',
+           'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'held_rows',
+           'packet_findings', 'audit_failed', 'page_title', 'production_page', 'plot', 'levels', 'flows_of', 'curves',
+           'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row',
+           'year_chart', 'month_table', 'rolling', 'rolling_text', 'rolling_plot', 'histogram', 'histogram_text',
+           'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows', 'more_trading', 'falls',
+           'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total', 'middle_together',
+           'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view', 'figure', 'range_line',
+           'leading', 'headline', 'figure_rows', 'weighted_rows', 'relative_rows', 'backtest_facts',
+           'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends', 'backtest_parts',
+           'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group', 'rule_groups',
+           'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips', 'basis_cell',
+           'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups', 'quality_facts',
+           'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -332,7 +334,7 @@ def change_rows(packet:dict)->list[dict]|None:
     verbs = [change_verb(d['previous_target'], d['target']) for d in packet['diff']]
     return [d | dict(verb=v, kind=CHANGES[v]) for d,v in zip(packet['diff'], verbs)]
 
-GRAVITY = ('BLOCK', 'WARN', 'PASS')
+GRAVITY = ('FAIL', 'BLOCK', 'WARN', 'PASS')
 
 def by_gravity(checks:list)->list[dict]:
     "Checks that block first, then warnings, then passes"
@@ -394,9 +396,11 @@ def packet_findings(packet:dict)->dict:
         scores=say.scores_finding(p), changes=say.changes_finding(p) if p['previous'] and p['diff'] else '',
         checks=say.checks_finding(p['checks']), basis=say.basis_finding(p))
 
+def audit_failed(data:dict)->bool: return (data.get('audit') or {}).get('status')=='FAIL'
+
 def page_title(data:dict, title:str, span:str)->str:
     "Title of the browser's tab: the state first, where it is one to be warned of"
-    return 'SYNTHETIC: '*data['synthetic'] + f"{title}. {data['strategy']}, {span}"
+    return 'SYNTHETIC: '*data['synthetic'] + 'AUDIT FAILED: '*audit_failed(data) + f"{title}. {data['strategy']}, {span}"
 
 # %% ../nbs/modules/50_report.ipynb #092a60f4
 def production_page(
@@ -430,10 +434,15 @@ def levels(nav:list)->np.ndarray:
     "A curve as an array, NaN where it is not known"
     return np.array([np.nan if known(v) is None else v for v in nav], dtype=float)
 
+def flows_of(data:dict)->list[dict]:
+    "Payments in and out; none where the data do not speak of them"
+    return data.get('flows') or []
+
 def curves(data:dict)->list[dict]:
     "Growth since the start and drawdown of the strategy, then of the benchmark if there is one"
+    def since(nav): return levels(nav)/(nav[0] if flows_of(data) else data['capital'])
     pairs = [('strategy', 's', data['nav'])] + [(data['benchmark'], 'b', data['benchmark_nav'])]*bool(data['benchmark_nav'])
-    return [dict(name=name, kind=kind, growth=levels(nav)/data['capital'], drawdown=drawdown(levels(nav))) for name,kind,nav in pairs]
+    return [dict(name=name, kind=kind, growth=since(nav), drawdown=drawdown(levels(nav))) for name,kind,nav in pairs]
 
 # %% ../nbs/modules/50_report.ipynb #306a7533
 def before_chosen(data:dict)->float|None:
@@ -621,7 +630,7 @@ def turnover_plot(data:dict)->dict|None:
     label = f'One-way turnover at {len(made)} rebalances, median {percent(mid, 0)}, largest {percent(v.max(), 0)}'
     return plot(label, 180, [('fb', bars), ('ls thin', f'M0 {at:.0f}H{BOX}')],
         y=[(float(scale(o)), percent(o, 0)) for o in ticks(0, scale.hi, 3)], x=year_marks(data['dates'], 7), zero=float(BOX),
-        ends=[(at, percent(mid, 0), 'median', 'cs')], left=46, right=88, right_phone=46, past=before_chosen(data))
+        ends=[(at, percent(mid, 0), 'median', 'cs')], left=46, left_phone=46, right=88, right_phone=46, past=before_chosen(data))
 
 def trading_rows(data:dict)->list[tuple[str, str]]:
     "What was traded, and what it took"
@@ -629,7 +638,14 @@ def trading_rows(data:dict)->list[tuple[str, str]]:
     return [('Trades', number(t['count'])), (f'Traded notional, {cur}', number(t['notional'])), (f'Costs, {cur}', number(t['cost'])),
         ('Costs, points a year', hundred(data['cost_drag_annual'], 2)),
         ('Turnover, × net asset value a year, one way', number(data['turnover_annual_one_way'], 2)),
-        (f'Dividends, {cur}', number(data['dividends'])), (f'Interest, {cur}', number(data['interest']))]
+        (f'Dividends, {cur}', number(data['dividends'])), (f'Interest, {cur}', number(data['interest'])), *more_trading(data)]
+
+def more_trading(data:dict)->list[tuple[str, str]]:
+    "Return before costs and what cash was for, where the run has measured them"
+    g,c = data.get('gross'),data.get('cash_use')
+    rows = [('Gross return, % a year', g['annual_return'], 1), ('Gross total return, %', g['total_return'], 1)] if g else []
+    rows += [('Cash, mean weight, %', c['average_weight'], 1), ('Cash drag, points a year', c['drag_annual'], 2)] if c else []
+    return [(label, hundred(x, decimals)) for label,x,decimals in rows]
 
 # %% ../nbs/modules/50_report.ipynb #8bf82815
 def falls(data:dict, nav:list|None)->list[dict]:
@@ -673,6 +689,78 @@ def hold_rows(data:dict)->list[dict]:
     reasons = {}
     for h in data['holds']: reasons.setdefault(h['reason'], []).append(h['session'])
     return [dict(reason=r, times=len(s), first=min(s), last=max(s)) for r,s in reasons.items()]
+
+# %% ../nbs/modules/50_report.ipynb #4193b46c
+GAINS,ENDS = 12,(7, 4)  # Funds with rows of their own; of a longer list, how many from each end
+PARTS = 'price','dividends','costs','total'
+
+def summed(rows:list, name:str)->dict:
+    "Several rows together; a part that is not known for one of them is not known for all"
+    return dict(name=name, about='', kind='sum', **{k:total(rows, k) for k in PARTS})
+
+def by_total(rows:list, name:str)->list[dict]: # `name`: the key of what a row is called
+    "Rows of gains, the largest first, those without a total last"
+    ordered = sorted(rows, key=lambda r: (known(r['total']) is None, -(known(r['total']) or 0), r[name] or ''))
+    return [r | dict(name=r[name] or 'not known', about=r.get('asset_class') if name=='ticker' else '', kind='one') for r in ordered]
+
+def middle_together(rows:list)->tuple[list, list]:
+    "The rows with the middle of a long list as one of them, and the rows that it holds"
+    if len(rows)<=GAINS: return rows,[]
+    top,low = ENDS
+    inside = rows[top:-low]
+    return [*rows[:top], summed(inside, count(len(inside), 'other')), *rows[-low:]],inside
+
+def gain_bars(rows:list)->tuple[list, float]:
+    "The rows with their bars, on one scale; and where zero lies"
+    v = [t for r in rows if (t := known(r['total'])) is not None] + [0.]
+    scale = Scale(min(v), max(max(v), min(v)+1e-9), down=False)
+    zero = at_percent(scale, 0)
+    def hue(r): return 'bk' if r['kind']=='sum' else 'bb' if (known(r['total']) or 0)>=0 else 'bo'
+    return [r | dict(hue=hue(r)) | between(zero, at_percent(scale, r['total'])) for r in rows],zero
+
+# %% ../nbs/modules/50_report.ipynb #53501b97
+def gain_table(rows:list, name:str)->tuple[dict, dict|None]: # `name`: the key of what a row is called
+    "A table of gains, ready to print, and one of the rows that it shows together, on the same scale"
+    ordered = by_total(rows, name)
+    shown,inside = middle_together(ordered)
+    bars,zero = gain_bars(shown + inside)
+    named = any(r['about'] for r in ordered)
+    table = dict(rows=bars[:len(shown)], zero=zero, named=named, sum=summed(rows, 'Together'))
+    return table,table | dict(rows=bars[len(shown):]) if inside else None
+
+def gain_view(data:dict)->dict|None:
+    "Gains by fund and by asset class, and how they add up to the gain; None where the run has not said"
+    c = data.get('contribution')
+    if not c: return None
+    (funds,middle),interest = gain_table(c['funds'], 'ticker'),c['interest'] or 0.
+    left = minus(c['gain'], total([funds['sum'], dict(total=interest)], 'total'))
+    rest = [('Not explained', left)] if left is not None and abs(left)>=.5 else []
+    return dict(funds=funds, middle=middle, classes=gain_table(c['classes'], 'asset_class')[0] if c['classes'] else None,
+        ends=[('Interest on cash', interest), *rest, ('Gain', c['gain'])],
+        paid=amount(data, c['flows']) if flows_of(data) and known(c['flows']) is not None else '')
+
+# %% ../nbs/modules/50_report.ipynb #127f83ec
+DIFFERENCES = 8 # That are printed
+
+def answer(x)->str:
+    "An answer of a strategy: a number with the digits that tell it apart, or a word"
+    if isinstance(x, bool) or known(x) is None: return str(x)
+    return f'{x:.6g}'.replace('-', say.MINUS)
+
+def difference_row(d:dict)->dict:
+    "Where, when and how two answers differ"
+    where = ' '.join(filter(None, [d['step'], d['name']]))
+    return dict(session=d['session'], where=where, id=d['id'], got=answer(d['got']), expected=answer(d['expected']), source=d['source'])
+
+def audit_view(data:dict)->dict|None:
+    "What an audit asked and found, and what it cannot see; None without one"
+    a = data.get('audit')
+    if not a: return None
+    asked = [c | dict(question=capital(c['limit'])) for c in by_gravity(a['checks'])]
+    moves = [(k, listing(v) if v else 'nothing') for k,v in a['reads'].items()]
+    return dict(status=a['status'], checks=asked, odds=say.audit_odds(a), blind=a['blind_spots'], moves=moves,
+        finding=say.audit_finding(a),
+        differences=[difference_row(d) for d in a['differences'][:DIFFERENCES]], more=max(len(a['differences'])-DIFFERENCES, 0))
 
 # %% ../nbs/modules/50_report.ipynb #4ea7763f
 LABELS = dict(  # Label, factor and decimals of the figures of quantetf.metrics
@@ -722,7 +810,15 @@ def headline(data:dict)->list[tuple[str, str, list]]:
 def figure_rows(data:dict)->list[tuple[str, str, str|None]]:
     "(label, strategy, benchmark) of the figures that do not lead"
     m,b = data['metrics']['strategy'],data['metrics'].get('benchmark')
-    return [(*figure(k, v), figure(k, b.get(k))[1] if b else None) for k,v in m.items() if k not in HEADLINE]
+    rest = [(*figure(k, v), figure(k, b.get(k))[1] if b else None) for k,v in m.items() if k not in HEADLINE]
+    return weighted_rows(data) + rest
+
+def weighted_rows(data:dict)->list[tuple[str, str, str]]:
+    "The two rates of return of a book with payments; none without them"
+    if not flows_of(data): return []
+    m,b = data['metrics']['strategy'],data['metrics'].get('benchmark') or {}
+    return [('Time-weighted return, % a year', hundred(m.get('annual_return'), 1), hundred(b.get('annual_return'), 1)),
+        ('Money-weighted return, % a year', hundred(data.get('money_weighted_return'), 1), '')]
 
 def relative_rows(data:dict)->list[tuple[str, str]]:
     "(label, value) of the figures against the benchmark"
@@ -739,18 +835,36 @@ def backtest_facts(data:dict)->list[tuple[str, str, str]]:
 
 def backtest_warnings(data:dict)->list[tuple[str, str]]:
     "What to keep in mind before believing it"
-    return warnings(data, [('hindsight', say.chosen_note(data))] + [('timing', n) for n in say.convention_notes(data)])
+    a = data.get('audit')
+    past = say.audit_finding(a) if a and a['status']=='WARN' else ''
+    return warnings(data, [('hindsight', say.chosen_note(data))] + [('timing', n) for n in say.convention_notes(data)] + [('audit', past)])
+
+def backtest_badges(data:dict)->list[tuple[str, str]]:
+    "State of the page; an audit that failed comes before everything else"
+    return [('BLOCK', 'Audit failed')]*audit_failed(data) + badges(data, 'Complete')
 
 def backtest_basis(data:dict)->list[tuple[str, str, str]]:
     "What a backtest rests on"
     run,*rest = shared_basis(data)
-    return [run, ('Start capital', amount(data, data['capital']), ''), *[('Note', n, '') for n in data['notes']], *rest]
+    return [run, ('Start capital', amount(data, data['capital']), ''), *[('Note', n, '') for n in data['notes']],
+        *[('Execution', w, '') for w in (data.get('execution') or {}).get('words', [])], *rest]
 
 BACKTEST_TERMS = [('Return a year', 'compound.'), ('Drawdown', 'distance of a close from the highest close before it.'),
     ('Volatility', 'standard deviation of daily returns, × √252.'),
     ('Turnover', 'one way, half the sum of absolute weight changes against drifted weights, cash counted.'),
     ('Weights', 'targets at each rebalance; between them they drift with prices.'),
     ('90 %', 'from the 5th to the 95th percentile when the history is resampled in blocks.'), ('pp', 'percentage points.')]
+MORE_TERMS = dict(
+    contribution=[('Contribution', 'what a fund brought: change of its price while held, dividends, less the costs of trading it.')],
+    gross=[('Gross return', 'return before the costs of each session.')],
+    cash_use=[('Cash drag', 'average over sessions of the weight of cash × (return of the invested part − return of cash), per year.')],
+    flows=[('Time-weighted return', 'of one unit of money that stayed in from beginning to end.'),
+        ('Money-weighted return', 'the yearly rate at which the capital and all payments, in and out, grow to the final value.')])
+
+def backtest_terms(data:dict)->list[tuple[str, str]]:
+    "Definitions of what is on the page"
+    *terms,points = BACKTEST_TERMS
+    return [*terms, *[t for k,v in MORE_TERMS.items() if data.get(k) for t in v], points]
 
 # %% ../nbs/modules/50_report.ipynb #3e78d1a8
 def year_ends(two:list, dates:list)->list[tuple]:
@@ -766,7 +880,7 @@ def backtest_parts(data:dict)->dict:
     return dict(growth=growth_plot(data, two, weeks), drawdown=drawdown_plot(data, two, weeks), series=readout(data, two, weeks),
         years=years, months=months, year_ends=year_ends(two, data['dates']), year_chart=year_chart(data, years),
         month_rows=month_table(data, months, years), rolling=rolling_plot(data, months), histogram=histogram(data, months),
-        strips=weight_strips(data), turnover=turnover_plot(data), worst=drawdown_rows(data), falls=fall_chart(data))
+        strips=weight_strips(data), gains=gain_view(data), turnover=turnover_plot(data), worst=drawdown_rows(data), falls=fall_chart(data))
 
 def backtest_findings(data:dict, parts:dict)->dict:
     "The finding of each section"
@@ -775,7 +889,9 @@ def backtest_findings(data:dict, parts:dict)->dict:
     return dict(figures=say.figures_finding(data), growth=say.growth_finding(data, parts['year_ends']),
         years=say.years_finding(data, triples(parts['years']), triples([m for m in parts['months'] if not m['partial']])),
         weights=say.weights_finding(parts['strips']['held'] if parts['strips'] else {}), turnover=say.turnover_finding(data),
-        drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']))
+        drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']),
+        gains=say.contribution_finding(data) if parts['gains'] else '', payments=say.flows_finding(data) if flows_of(data) else '',
+        audit=say.audit_finding(data['audit']) if data.get('audit') else '')
 
 # %% ../nbs/modules/50_report.ipynb #30a3de0d
 def backtest_page(
@@ -786,10 +902,10 @@ def backtest_page(
     title,parts = say.backtest_title(data),backtest_parts(data)
     period = f"{data['start']} to {data['end']}"
     return page('backtest.html', **data | parts | dict(kind='backtest', status='', title=title, head_title=page_title(data, title, period),
-        lead=say.backtest_lead(data), badges=badges(data, 'Complete'), facts=backtest_facts(data), warnings=backtest_warnings(data),
+        lead=say.backtest_lead(data), badges=backtest_badges(data), facts=backtest_facts(data), warnings=backtest_warnings(data),
         findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
-        definitions=BACKTEST_TERMS, series=Markup(parts['series'])))
+        payments=flows_of(data), audited=audit_view(data), definitions=backtest_terms(data), series=Markup(parts['series'])))
 
 # %% ../nbs/modules/50_report.ipynb #a9c7986d
 LINES = 60  # Findings of one rule that are shown

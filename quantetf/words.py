@@ -17,7 +17,8 @@ __all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'RATIOS', 'BAS
            'hold_finding', 'changes_finding', 'cut', 'score_text', 'scores_finding', 'checks_finding', 'basis_finding',
            'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence', 'chosen_note', 'convention_notes',
            'backtest_lead', 'figures_finding', 'growth_finding', 'years_finding', 'weights_finding', 'turnover_finding',
-           'drawdowns_finding', 'holds_finding', 'changes_of', 'change_counts', 'mixed_funds', 'attention',
+           'drawdowns_finding', 'holds_finding', 'outermost', 'brought', 'contribution_finding', 'flows_finding',
+           'audit_verdict', 'audit_finding', 'audit_odds', 'changes_of', 'change_counts', 'mixed_funds', 'attention',
            'quality_title', 'session_words', 'group_words', 'quality_lead', 'mixed_note', 'unknown_note',
            'restated_note', 'coverage_finding', 'basis_years_finding', 'changes_since_finding']
 
@@ -426,6 +427,82 @@ def holds_finding(data:dict)->str:
     "On how many dates the strategy did not decide"
     n,of = len(data['holds']),data['rebalances']
     return f"{capital(count(n, 'date'))} of {number(of)} without a decision: the holdings were kept." if n else ''
+
+# %% ../nbs/modules/48_words.ipynb #ac91f3fd
+def outermost(
+    rows:list, # dicts with 'total'
+    sign:int,  # 1 for who brought most, -1 for who lost most
+)->list[dict]:
+    "The rows with the largest gain or loss, several where they print alike; none if nobody gained or lost"
+    size = [(sign*t, r) for r in rows if (t := known(r['total'])) is not None and sign*t>0]
+    most = number(max((s for s,_ in size), default=0))
+    return [r for s,r in size if number(s)==most!='0']
+
+def brought(
+    data:dict,
+    sign:int,
+    first:bool, # Does the sentence begin here, with the currency?
+)->str:
+    "'XLK brought most, 61,200 of the 302,400 USD gained', or who lost; empty if nobody did"
+    c,who = data['contribution'],outermost(data['contribution']['funds'], sign)
+    if not who: return ''
+    alone = sum(sign*(known(r['total']) or 0)>0 for r in c['funds'])==len(who)
+    each,gain = abs(who[0]['total']),known(c['gain']) or 0
+    verb = ('brought' if sign>0 else 'lost') + (' ' if alone else ' most, ')
+    part = f' of the {number(abs(gain))}' if first and len(who)==1 and sign*gain>=each else ''
+    whole = f" {data['currency']}{' gained' if sign>0 else ' lost'}" if part else f" {data['currency']}" if first else ''
+    return f"{some([r['ticker'] for r in who])} {verb}{number(each)}{part}{whole}{' each' if len(who)>1 else ''}"
+
+# %% ../nbs/modules/48_words.ipynb #bef31862
+def contribution_finding(data:dict)->str:
+    "Who brought the gain, who lost most, and what trading took"
+    c,cur = data['contribution'],data['currency']
+    signs = (1, -1) if (known(c['gain']) or 0)>=0 else (-1, 1)
+    moved = [s for s in signs if outermost(c['funds'], s)]
+    said = [brought(data, s, k==0) for k,s in enumerate(moved)]
+    paid = [known(r['costs']) for r in c['funds']]
+    if said and None not in paid and number(sum(paid))!='0': said.append(f'trading cost {number(sum(paid))}')
+    if said: return capital('; '.join(said) + '.')
+    return f"No fund brought or lost anything; interest brought {number(c['interest'])} {cur}." if known(c['interest']) else ''
+
+# %% ../nbs/modules/48_words.ipynb #25a6c90d
+def flows_finding(data:dict)->str:
+    "What was paid in and out, and the two rates of return"
+    cur,paid = data['currency'],[known(f['amount']) or 0 for f in data['flows']]
+    ways = [([x for x in paid if s*x>0], way) for s,way in ((1, 'in'), (-1, 'out'))]
+    moved = ' and '.join(f"{count(len(x), 'payment')} {way} ({number(abs(sum(x)))} {cur})" for x,way in ways if x)
+    money,time = known(data.get('money_weighted_return')),known(data['metrics']['strategy'].get('annual_return'))
+    if None in (money, time): return capital(moved + '.') if moved else ''
+    return capital(f'{moved}: money-weighted {percent(money)} a year, time-weighted {percent(time)}.') if moved else ''
+
+# %% ../nbs/modules/48_words.ipynb #934c524c
+def audit_verdict(audit:dict)->str:
+    "What kind of failure it is; empty if there is none"
+    failed,found = {c['name'] for c in audit['checks'] if c['status']=='FAIL'},audit['differences']
+    if not failed: return ''
+    if 'again' in failed: return 'asked the same question twice, it gives two answers'
+    if found and found[0]['step']=='data': return 'the data hold what was not known then'
+    return 'it looks ahead' if failed & {'alone', 'cut', 'poisoned'} else 'it remembers answers of other dates'
+
+def audit_finding(audit:dict)->str:
+    "What came of deciding again"
+    n,of = len(audit['dates']),audit['of_dates']
+    dates = 'The only decision date was' if of==1 else f'All {small(of)} decision dates were' if n==of else \
+        f'{capital(small(n))} of {small(of)} decision dates were'
+    if verdict := audit_verdict(audit):
+        found = audit['differences']
+        return capital(verdict) + (f". First found: {found[0]['text']}.".replace(' -', ' ' + MINUS) if found else '.')
+    warned = [c['name'] for c in audit['checks'] if c['status']=='WARN']
+    but = 'the answer depends on where the data begin' if warned==['warm-up'] else f'{listing(warned)} warned' if warned else ''
+    return f"{dates} decided again without the future: nothing changed{', but ' + but if but else ''}."
+
+# %% ../nbs/modules/48_words.ipynb #cb8af7d3
+def audit_odds(audit:dict)->str:
+    "How likely such a sample meets a leak that shows on few dates"
+    if len(audit['dates'])>=audit['of_dates']: return 'Every decision date was asked.'
+    share = {'0.5':'every second date', '0.25':'one date in four', '0.1':'one in ten', '0.05':'one in twenty', '0.01':'one in a hundred'}
+    odds = [f"{words}, {percent(audit['chance'][k], 0)}" for k,words in share.items() if known(audit['chance'].get(k)) is not None]
+    return f"Chance that so many dates, drawn at random, meet a leak which shows on {'; on '.join(odds)}." if odds else ''
 
 # %% ../nbs/modules/48_words.ipynb #9a3602c7
 def changes_of(report:dict)->list[dict]:

@@ -78,6 +78,38 @@ def backtest(years=4, funds=5, **changes):
         interest=None, notes=['Cash earns nothing.'], checks=CHECKS) | changes
 
 
+def gain(k, ticker='', asset_class='equity'):
+    price,dividends,costs = 900.*(7-k),50.*k,10.+k
+    return dict(ticker=ticker or f'F{k:03d}', asset_class=asset_class, price=price, dividends=dividends, costs=costs,
+        total=price+dividends-costs)
+
+
+def audited(**changes):
+    same = dict(status='PASS', evidence='3 dates asked, all the same')
+    checks = [dict(name=k, limit=f'the same when {k}') | same for k in ('again', 'alone', 'cut')]
+    return dict(schema='quantetf.audit/1', status='PASS', strategy='core20', dataset='us33@3e4d', seed=0, of_dates=48, checks=checks,
+        dates=['2010-01-29', '2012-03-30', '2013-12-31'], differences=[], reads={}, warmup=[], declared=253,
+        chance={'0.01':.06, '0.1':.29, '0.5':.88}, blind_spots=['Parameters tuned on the whole sample.']) | changes
+
+
+def peeking():
+    leak = dict(check='cut', source='what was known then', session='2012-03-30', step='feature', name='mom', id='F001', got=-.25,
+        expected=.5, text='feature mom of F001 on 2012-03-30 is -0.25, expected 0.5 (what was known then)')
+    failed = dict(name='cut', status='FAIL', evidence='1 of 3 dates differs', limit='the same when cut')
+    return audited(status='FAIL', differences=[leak], checks=[*audited()['checks'][:2], failed])
+
+
+def told(funds=20, **changes):
+    "A backtest whose run has measured all it can"
+    parts = [gain(k) for k in range(funds)]
+    whole = {k:sum(o[k] for o in parts) for k in ('price', 'dividends', 'costs', 'total')}
+    contribution = dict(funds=parts, classes=[dict(asset_class='equity') | whole], interest=123., flows=1500., gain=whole['total']+123.)
+    return backtest(audit=audited(), contribution=contribution, gross=dict(annual_return=.0712, total_return=.33),
+        cash_use=dict(average_weight=.0123, drag_annual=.0034), money_weighted_return=.0543,
+        flows=[dict(session='2011-01-03', amount=2000.), dict(session='2012-01-03', amount=-500.)],
+        execution=dict(words=['At most 5 % of a session\'s volume of a fund; the rest is carried.'])) | changes
+
+
 def finding(rule, id, sessions, action):
     return dict(rule=rule, id=id, sessions=sessions, action=action, evidence=f'seen in {id}.csv, row 7')
 
@@ -131,7 +163,8 @@ PAGES = dict(published=lambda: production_page(packet()), first=lambda: producti
     hold=lambda: production_page(hold()), blocked=lambda: production_page(blocked()), backtest=lambda: backtest_page(backtest()),
     alone=lambda: backtest_page(alone()), evil=lambda: production_page(evil(packet())),
     evil_backtest=lambda: backtest_page(evil(backtest())), quality=lambda: quality_page(**quality()), clean=lambda: quality_page(**clean()),
-    evil_quality=lambda: quality_page(**evil(quality()) | dict(name=EVIL)))
+    told=lambda: backtest_page(told()), peeking=lambda: backtest_page(told(audit=peeking())),
+    evil_told=lambda: backtest_page(evil(told(audit=peeking()))), evil_quality=lambda: quality_page(**evil(quality()) | dict(name=EVIL)))
 
 
 @pytest.mark.parametrize('name', PAGES)
@@ -146,7 +179,7 @@ def test_page_is_complete_in_itself(name):
     assert html.count('<table')==html.count('<caption'), 'a table without caption'
 
 
-@pytest.mark.parametrize('name', ['evil', 'evil_backtest', 'evil_quality'])
+@pytest.mark.parametrize('name', ['evil', 'evil_backtest', 'evil_told', 'evil_quality'])
 def test_names_stay_text(name):
     html = PAGES[name]()
     assert '<script>alert' not in html and '&lt;script&gt;alert' in html
@@ -193,6 +226,95 @@ def test_results_from_before_the_list_was_chosen_are_shaded_and_said():
     marks,words = shaded('2009-12-31')
     assert set(marks.values())=={0} and 'know who survived' not in words
     assert 'survivorship is not excluded anywhere' in shaded(None)[1]
+
+
+def words(html):
+    "What a reader sees, on one line"
+    return ' '.join(re.sub('<[^>]*>', ' ', re.sub('<(style|script)[^>]*>.*?</\\1>', '', html, flags=re.S)).replace('\xa0', ' ').split())
+
+
+def ids(html): return set(re.findall('<section id="([^"]*)"', html))
+
+
+OPTIONAL = dict(contribution='gain', flows='payments', audit='audit')
+
+
+@pytest.mark.parametrize('key', ['audit', 'contribution', 'gross', 'cash_use', 'flows', 'execution'])
+@pytest.mark.parametrize('gone', [None, 'absent', 'empty'])
+def test_what_a_run_has_not_measured_has_no_place(key, gone):
+    data = told()
+    if gone=='absent': del data[key]
+    else: data[key] = None if gone is None or key!='flows' else []
+    html,whole = backtest_page(data),PAGES['told']()
+    said = dict(gross='Gross return', cash_use='Cash drag', flows='Money-weighted return', execution='the rest is carried',
+        contribution='Contribution', audit='decided again')[key]
+    assert ids(whole)-ids(html)=={OPTIONAL[key]}&ids(whole) if key in OPTIONAL else ids(whole)==ids(html)
+    assert said in words(whole) and said not in words(html)
+    assert ids(whole)-ids(PAGES['backtest']())==set(OPTIONAL.values())
+
+
+def rows_of(html, caption):
+    "Row header -> its figures, of a table"
+    table = re.search(f'<caption[^>]*>(?:<b>)?{caption}.*?</table>', html, re.S)[0]
+    def figures(row): return [float(o.replace(',', '').replace('−', '-')) for o in re.findall('<td class="r[^>]*>(−?[\\d,.]+)</td>', row)]
+    return {re.search('scope="row"[^>]*>(.*?)</th>', row)[1]:figures(row) for row in re.findall('<tr>.*?</tr>', table, re.S)[1:]}
+
+
+def test_gains_add_up_to_the_gain():
+    html = PAGES['told']()
+    rows = rows_of(html, 'Gain by fund')
+    assert list(rows)==['F000', 'F001', 'F002', 'F003', 'F004', 'F005', 'F006', 'nine others', 'F016', 'F017', 'F018', 'F019', 'Together',
+        'Interest on cash', 'Gain']
+    funds = [v for k,v in rows.items() if k.startswith('F') or 'others' in k]
+    assert [sum(o) for o in zip(*funds, strict=True)]==pytest.approx(rows['Together'], abs=8) # Each is rounded
+    assert rows['Gain'][0]==pytest.approx(rows['Together'][0]+rows['Interest on cash'][0], abs=1.5)
+    assert all(total==pytest.approx(price+dividends+costs, abs=1.5) for total,price,dividends,costs in funds)
+    middle = rows_of(html, 'Gain by fund in the middle')
+    assert len(middle)==9 and sum(v[0] for v in middle.values())==pytest.approx(rows['nine others'][0], abs=5)
+    assert rows_of(html, 'Gain by asset class')['Together']==rows['Together']
+    assert html.count('class="bar bb"')>0<html.count('class="bar bo"')
+    assert 'F019 lost most, 9,879 of the 35,767 USD lost; F000 brought most, 6,290; trading cost 390.' in words(html)
+
+
+def test_a_gain_that_is_not_explained_is_said():
+    data = told()
+    data['contribution'] = data['contribution'] | dict(gain=data['contribution']['gain']+1000)
+    assert rows_of(backtest_page(data), 'Gain by fund')['Not explained']==[1000]
+    hole = told()
+    hole['contribution']['funds'][3] |= dict(dividends=None, total=None)
+    rows = rows_of(backtest_page(hole), 'Gain by fund')
+    assert len(rows['Together'])==2 and 'Not explained' not in rows, 'a sum with a hole is a dash'
+
+
+def test_nothing_held_and_nothing_moved_still_make_a_page():
+    nothing = dict(funds=[], classes=[], interest=None, flows=0., gain=0.)
+    assert rows_of(backtest_page(told(contribution=nothing)), 'Gain by fund')['Gain']==[0]
+    assert 'not known' in words(backtest_page(told(contribution=nothing | dict(classes=[gain(1, asset_class=None)]))))
+
+
+def test_an_audit_says_what_it_asked_and_what_it_cannot_see():
+    html = PAGES['told']()
+    assert 'Three of 48 decision dates were decided again without the future: nothing changed.' in words(html)
+    assert 'every second date, 88 %; on one in ten, 29 %; on one in a hundred, 6 %' in words(html)
+    assert '<details class="group">\n<summary><b>What this audit cannot see</b>' in html and 'AUDIT FAILED' not in html
+    bad = PAGES['peeking']()
+    text = words(bad)
+    assert '<title>AUDIT FAILED: 6.6' in bad and 'Audit failed' in text
+    assert bad.index('AUDIT FAILED: do not believe')<bad.index('<h1>')
+    assert 'feature mom of F001 on 2012-03-30 is −0.25, expected 0.5' in text and 'id="audit"' in bad and 'href="#audit"' in bad
+    audit = re.search('<section id="audit".*?</section>', bad, re.S)[0]
+    assert re.findall('class="st (\\w+)"', audit)==['FAIL', 'PASS', 'PASS']
+
+
+def test_payments_have_two_rates_and_move_no_curve():
+    html = PAGES['told']()
+    text = words(html)
+    assert 'Time-weighted return, % a year 6.6 6.6 Money-weighted return, % a year 5.4' in text
+    assert 'a payment in or out moves no line' in text and 'moves no line' not in words(PAGES['backtest']())
+    assert 'One payment in (2,000 USD) and one payment out (500 USD): money-weighted 5.4 % a year, time-weighted 6.6 %.' in text
+    many = [dict(session=f'20{k:02d}-01-03', amount=100.) for k in range(10, 24)]
+    assert '<details class="group" open>\n<summary><b>Payments' in html
+    assert '<details class="group">\n<summary><b>Payments' in backtest_page(told(flows=many))
 
 
 def test_the_page_on_data_says_what_wants_a_person():
@@ -346,7 +468,7 @@ def test_page_stands_without_scripts_and_in_the_dark(see):
 
 
 @pytest.mark.browser
-@pytest.mark.parametrize('name', ['first', 'backtest', 'quality'])
+@pytest.mark.parametrize('name', ['first', 'backtest', 'told', 'quality'])
 def test_page_prints(see, name):
     pdf = see(name, color_scheme='dark').pdf(prefer_css_page_size=True, print_background=True)
     pages = len(re.findall(rb'/Type\s*/Page\b', pdf))
