@@ -1,11 +1,14 @@
 """Curves and figures by other people's code. It runs inside `.peers`, where QuantETF is not installed.
 
     .peers/bin/python tests/peer_curves.py QUESTIONS.npz ANSWERS.npz
+    .peers/bin/python tests/peer_curves.py --time QUESTIONS.npz
 
 A question is prices, target weights, and the rows they are filled on; or returns. An answer is net asset values, or figures.
-Each engine keeps its own books. `benchmarks/engine.py` asks the same functions how long they take.
+Each engine keeps its own books. `benchmarks/engine.py` asks the same functions for their time.
 """
+import json
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -134,22 +137,50 @@ def calendar(returns, days):
     return dict(year=e.aggregate_returns(r, 'yearly').to_numpy(), month=e.aggregate_returns(r, 'monthly').to_numpy())
 
 
+# ---- asking
+
 ASK = dict(bt=bt_curve, vectorbt=vectorbt_curve, bt_native=lambda *a: bt_curve(*a, native=True), vectorbt_native=vectorbt_native,
-    bt_coupons=lambda *a: bt_curve(*a[:-1], coupons=a[-1]), figures=figures, calendar=calendar)
+    bt_coupons=lambda *a: bt_curve(*a[:-1], coupons=a[-1]), backtrader=backtrader_curve, figures=figures, calendar=calendar)
 
 
-def main(questions, answers):
-    "Keys are 'case|who|number of the argument'; those of the answers 'case|who' or 'case|who|figure'"
-    asked,out = {},{}
+def read(questions):
+    "(case, who) -> arguments, from arrays called 'case|who|number of the argument'"
+    asked = {}
     with np.load(questions) as f:
         for key in f.files:
             case,who,k = key.split('|')
             asked.setdefault((case, who), {})[int(k)] = f[key]
-    for (case,who),args in asked.items():
-        answer = ASK[who](*(args[k][()] for k in sorted(args)))
+    return {o:[args[k][()] for k in sorted(args)] for o,args in asked.items()}
+
+
+def answered(questions, answers):
+    "Arrays called 'case|who', or 'case|who|figure'"
+    out = {}
+    for (case,who),args in read(questions).items():
+        answer = ASK[who](*args)
         for k,v in (answer.items() if isinstance(answer, dict) else [(None, answer)]):
             out[f'{case}|{who}' + (f'|{k}' if k else '')] = v
     np.savez(answers, **out)
 
 
-if __name__=='__main__': main(*sys.argv[1:])
+def seconds(ask, prices, rows, weights, cost):
+    start = time.perf_counter()
+    for w in weights: ask(prices, rows, w, cost)
+    return time.perf_counter() - start
+
+
+def timed(questions):
+    "Prints seconds by 'case|who' as JSON; (V, R, N) weights are V simulations, timed as one"
+    warm,out = set(),{}
+    for (case,who),(prices,rows,weights,cost) in read(questions).items():
+        ask,each = ASK[who],weights.reshape(-1, *weights.shape[-2:])
+        if who not in warm: ask(prices[:600], np.array([300, 400]), each[0,:2], cost)
+        warm.add(who)
+        took = seconds(ask, prices, rows, each, cost)
+        out[f'{case}|{who}'] = took if took>5 else min(took, seconds(ask, prices, rows, each, cost))
+    print(json.dumps(out))
+
+
+if __name__=='__main__':
+    if sys.argv[1]=='--time': timed(sys.argv[2])
+    else: answered(*sys.argv[1:])

@@ -181,7 +181,7 @@ class TestSpyAsTraded:
     def test_calendar_years(self, told):
         """Percent, against published figures, which are rounded and made backwards: prices multiplied by 1 - D/P of the session before,
         dividends read from factors of seven digits. Forward and backward agree unless a price moves far on an ex-date. In 2020 one did:
-        2020-03-20 was an ex-date on which SPY fell by 4.7 %, and P + D over P_before is not P over P_before - D."""
+        2020-03-20 was an ex-date on which SPY fell by 4.9 %, and P + D over P_before is not P over P_before - D."""
         nav,days,_,_ = told[0]['spy 0.0']
         years = metrics.calendar_returns(series(nav, days), 'year').set_index('period')['return']
         golden = json.loads(GOLDEN.read_text())['spy_calendar_year_total_return_percent']
