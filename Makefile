@@ -2,7 +2,10 @@
 AS_OF  ?= 2024-06-28
 PYTHON ?= python3
 READY  := .venv/.ready
+PEERS  := .peers/.ready
 INSIDE := . .venv/bin/activate &&
+LOCK   := uv pip compile --universal --generate-hashes --python-version 3.11 --upgrade --no-strip-extras --no-emit-index-url \
+  --no-emit-find-links --no-header
 MAKEFLAGS += --no-print-directory
 
 help: ## This list
@@ -17,12 +20,21 @@ $(READY): requirements.lock pyproject.toml
 	@$(INSIDE) python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
+$(PEERS): benchmarks/peers.lock | $(READY)
+	@echo "Setting up .peers, the engines to compare with (once; about a minute)"
+	@rm -rf .peers
+	@$(PYTHON) -m venv .peers
+	@.peers/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r benchmarks/peers.lock
+	@touch $@
+
 setup: $(READY) ## The environment, and nothing else
 
 production: $(READY) ## Recommendation packet of AS_OF (2024-06-28) on the default dataset
 	$(INSIDE) cd nbs && papermill production.ipynb -p as_of $(AS_OF)
 
-test: $(READY) ## Everything: notebooks and modules in step, style, every notebook's cells, tests
+peers: $(PEERS) ## Other people's engines, in an environment of their own
+
+test: $(READY) $(PEERS) ## Everything: notebooks and modules in step, style, every notebook's cells, tests
 	@$(INSIDE) python tools/in_step.py
 	@$(INSIDE) ruff check .
 	@$(INSIDE) pytest
@@ -36,15 +48,15 @@ export: $(READY) ## Modules and README from the notebooks, notebooks cleaned
 readme: $(READY) ## README.md from nbs/index.ipynb
 	@$(INSIDE) python tools/readme.py
 
-bench: $(READY) ## Speed
+bench: $(READY) $(PEERS) ## Speed
 	@$(INSIDE) for f in benchmarks/*.py; do python "$$f" || exit 1; done
 
 lock: $(READY) ## New versions into requirements.lock
-	$(INSIDE) uv pip compile pyproject.toml --extra dev --universal --generate-hashes --python-version 3.11 --upgrade \
-	  --no-strip-extras --no-emit-index-url --no-emit-find-links --no-header -o requirements.lock
+	$(INSIDE) $(LOCK) pyproject.toml --extra dev -o requirements.lock
+	$(INSIDE) $(LOCK) benchmarks/peers.in -o benchmarks/peers.lock
 
 clean: ## Removes the environment and caches; data and runs stay
-	rm -rf .venv build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .peers build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -o -name .ipynb_checkpoints | xargs rm -rf
 
-.PHONY: help setup production test lab export readme bench lock clean
+.PHONY: help setup peers production test lab export readme bench lock clean

@@ -54,7 +54,8 @@ def test_notebook_names_are_two_digits_and_the_module():
 
 ELSEWHERE = re.compile(r'(?<![\w.~…/])(/home/|/Users/|/root/|/tmp/|[A-Z]:\\\\?Users)')
 TEXT = {'.py', '.ipynb', '.md', '.toml', '.ini', '.yaml', '.yml', '.html', '.css', '.js', '.json', '.lock', ''}
-SKIP = {'.git', '.venv', '.ci', 'site', 'build', 'dist', '__pycache__', '.pytest_cache', '.ruff_cache', '.hypothesis', '.ipynb_checkpoints'}
+SKIP = {'.git', '.venv', '.peers', '.ci', 'site', 'build', 'dist', '__pycache__', '.pytest_cache', '.ruff_cache', '.hypothesis',
+    '.ipynb_checkpoints'}
 
 
 def texts():
