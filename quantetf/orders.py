@@ -85,7 +85,7 @@ def _within_turnover(trade, held, nav, price, terms, limits, lot):
     far = turnover>limits.max_turnover*(1+1e-12)
     if not _some(far) or not (far := far & (held!=0).any(axis=-1)).any(): return trade
     less = trade*np.expand_dims(limits.max_turnover/np.where(far, turnover, 1), -1)
-    return np.where(np.expand_dims(far, -1), less if lot is None else toward_zero(less, lot), trade)
+    return np.where(np.expand_dims(far, -1), toward_zero(less, lot), trade)
 
 def toward_zero(
     shares:np.ndarray, # (..., N), sales negative
@@ -113,7 +113,7 @@ def plan_orders(
         trade = _worth_it(exact, trade, held, price, nav, rules, limits)
         kept = 0. if limits is None else limits.cash_buffer*(nav - terms.total(trade, price))
         trade = funded(trade, price, nav - (held*price).sum(axis=-1) - kept, terms, lot, held)[0]
-    if limits is None or limits.max_turnover is None: return trade
+    if lot is None or limits is None or limits.max_turnover is None: return trade
     return _within_turnover(trade, held, nav, price, terms, limits, lot)
 
 # %% ../nbs/modules/28_orders.ipynb #29c9bb22
