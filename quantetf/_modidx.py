@@ -163,6 +163,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                                              'quantetf/backtest/engine.py'),
                                           'quantetf.backtest.engine.BacktestResult.nav': ( 'modules/backtest.html#backtestresult.nav',
                                                                                            'quantetf/backtest/engine.py'),
+                                          'quantetf.backtest.engine.BacktestResult.positions': ( 'modules/backtest.html#backtestresult.positions',
+                                                                                                 'quantetf/backtest/engine.py'),
                                           'quantetf.backtest.engine.BacktestResult.returns': ( 'modules/backtest.html#backtestresult.returns',
                                                                                                'quantetf/backtest/engine.py'),
                                           'quantetf.backtest.engine.BacktestResult.risk_free': ( 'modules/backtest.html#backtestresult.risk_free',

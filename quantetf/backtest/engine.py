@@ -358,6 +358,14 @@ def weights(self:BacktestResult): # DataFrame, sessions x instruments ever held,
     return frame.assign(cash=1-frame.sum(axis=1))
 
 @patch(as_prop=True)
+def positions(self:BacktestResult): # DataFrame, sessions x instruments ever held
+    "Shares held after each close, as they were counted on that day"
+    import pandas as pd
+    ever,units,price = self._held
+    one = self.account.ledger.shares(np.arange(self.account.start, self.account.end+1)[:,None], ever)
+    return pd.DataFrame(units*one*(price>0), self.frame.index, self.panel.ids[ever])
+
+@patch(as_prop=True)
 def target_weights(self:BacktestResult): # DataFrame, decision sessions x instruments ever wanted, and cash; NaN rows hold
     "What was decided"
     import pandas as pd
