@@ -1,8 +1,8 @@
 """How long a backtest takes, against the same arithmetic in plain NumPy and against other engines.
 
 Timed is the whole decision path: universe, features, scores, weights, orders, fills, daily net asset value. Data, metrics and reports
-are not. Each run has a new `Panel`, made before the clock starts, so that nothing is remembered. Figures are the fastest of several
-runs, and what counts is the ratio of two of them in one process.
+are not. Each run has a new `Panel`, made before the clock starts, so that nothing is remembered. Figures are processor time, which is
+what a clock shows where nothing else runs, of the fastest of several runs; what counts is the ratio of two of them.
 
 Others run in `.peers`, after a warm-up that also compiles: their time is that of a simulation from the same prices and from target
 weights that are given to them, the fastest of two runs, or of one where it takes more than 5 seconds. They size on the value before
@@ -18,7 +18,6 @@ import os
 os.environ.setdefault('OPENBLAS_NUM_THREADS', '1')
 
 import argparse
-import json
 import subprocess
 import tempfile
 import time
@@ -134,13 +133,13 @@ def floor(P, rows, n, lookback=252):
 # ---- measuring
 
 def fastest(f, ready=lambda: None, seconds=2., runs=30):
-    "Milliseconds of f(ready()), without what `ready` takes; three runs at least"
+    "Milliseconds of processor time of f(ready()), without what `ready` takes; three runs at least"
     took,begin = [],time.perf_counter()
     while len(took)<3 or len(took)<runs and time.perf_counter()-begin<seconds:
         x = ready()
-        start = time.perf_counter()
+        start = time.process_time()
         f(x)
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
         del x
     return 1e3*min(took)
 
@@ -155,14 +154,15 @@ def traced(f, x):
 
 
 def peers(asked):
-    "Seconds of 'case|who' for arrays 'case|who|k', by the script that runs in `.peers`"
+    "(case, who, seconds), one after the other, for arrays 'case|who|k', by the script that runs in `.peers`"
     with tempfile.TemporaryDirectory() as place:
         file,python = Path(place)/'questions.npz',PEERS/('Scripts' if os.name=='nt' else 'bin')/'python'
         np.savez(file, **asked)
-        done = subprocess.run([python, ROOT/'tests'/'peer_curves.py', '--time', file], capture_output=True, text=True,
-            env={**os.environ, 'NUMBA_CACHE_DIR':str(PEERS/'numba'), 'PYTHONPATH':''})
-    if done.returncode: raise RuntimeError(done.stderr[-2000:])
-    return json.loads(done.stdout.splitlines()[-1])
+        with subprocess.Popen([python, ROOT/'tests'/'peer_curves.py', '--time', file], stdout=subprocess.PIPE, text=True,
+                env={**os.environ, 'NUMBA_CACHE_DIR':str(PEERS/'numba'), 'PYTHONPATH':''}) as running:
+            for o in running.stdout:
+                if o.count('|')==2: yield o.split('|')
+    if running.returncode: raise RuntimeError('the script in .peers failed, see above')
 
 
 def line(what, ms, goal=None, bound=None, unit='ms', note=''):
@@ -199,9 +199,7 @@ class Bench:
         if not self.asked: return
         if not (PEERS/'.ready').exists(): print('\nother engines: none here; make peers'); return
         print('\nother engines, from the same prices and from given target weights; against QuantETF, which also decides')
-        for key,seconds in peers(self.asked).items():
-            what,who = key.split('|')
-            line(f'{what}: {who}', 1e3*seconds, bound=self.ours[what])
+        for what,who,seconds in peers(self.asked): line(f'{what}: {who}', 1e3*float(seconds), bound=self.ours[what])
 
 
 def variants(bench, data, goal, who=()):
