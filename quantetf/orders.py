@@ -50,7 +50,7 @@ def _worth_it(
     "The rounded trades that are worth their trouble, or have to be made"
     near = np.abs(trade*price)<rules.band*np.expand_dims(nav, -1)
     small = near | (np.abs(rounded*price)<rules.min_trade)
-    must = held+rounded<=1e-9
+    must = held+trade<=1e-9*held # Nothing is wanted of it
     if limits is not None: must |= held*price>limits.max_weight*np.expand_dims(nav, -1)*(1+1e-12)
     return np.where(small & ~must, 0., rounded)
 
@@ -76,6 +76,17 @@ def funded(
         less = np.where((trade>0) & np.expand_dims(short, -1), whole, less)
     cost = terms.charge(less, price)
     return less,cost,(less*price+cost).sum(axis=-1)
+
+# %% ../nbs/modules/28_orders.ipynb #21e085a8
+def _affordable(trade, held, nav, price, terms, limits, lot):
+    "The trades with purchases scaled down until the cash buffer is left"
+    cash,kept,out = nav - (held*price).sum(axis=-1),0.,trade
+    for _ in range(60):
+        out = funded(trade, price, cash-kept, terms, lot, held)[0]
+        again = 0. if limits is None else limits.cash_buffer*(nav - terms.total(out, price))
+        if np.all(np.abs(again-kept)<=1e-14*nav): break
+        kept = again
+    return out
 
 # %% ../nbs/modules/28_orders.ipynb #aa1e2850
 def _within_turnover(trade, held, nav, price, terms, limits, lot):
@@ -110,9 +121,7 @@ def plan_orders(
     lot = None if rules.shares=='fractional' else rules.lot if lot is None else lot
     trade = exact if lot is None else _in_lots(exact, held, lot)
     if rules.min_trade or rules.band:
-        trade = _worth_it(exact, trade, held, price, nav, rules, limits)
-        kept = 0. if limits is None else limits.cash_buffer*(nav - terms.total(trade, price))
-        trade = funded(trade, price, nav - (held*price).sum(axis=-1) - kept, terms, lot, held)[0]
+        trade = _affordable(_worth_it(exact, trade, held, price, nav, rules, limits), held, nav, price, terms, limits, lot)
     if lot is None or limits is None or limits.max_turnover is None: return trade
     return _within_turnover(trade, held, nav, price, terms, limits, lot)
 

@@ -20,7 +20,8 @@ from .portfolio import Signals
 from .store import inside
 
 # %% auto #0
-__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'Blend', 'Strategy', 'make_strategy', 'load_strategy', 'strategy_config']
+__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'make_strategy', 'load_strategy',
+           'strategy_config']
 
 # %% ../nbs/modules/27_strategy.ipynb #2a78bed8
 @dataclass(frozen=True, eq=False)
@@ -112,22 +113,24 @@ def words(self:Execution)->list[str]:
 class LongOnly(QuantETFError, ValueError):
     "A decision that would need borrowed shares or borrowed money"
 
-def _long_only(
-    weights:np.ndarray, # (R, N), NaN rows hold
-    view,
+def long_only(
+    weights:np.ndarray,  # (R, N), NaN rows hold
+    sessions:np.ndarray, # (R,)
+    ids:np.ndarray,      # (N,)
 )->np.ndarray: # (R, N)
     "`weights` without the dust below zero, or an error that names the first fund or date that is not long only"
+    if weights.min(initial=0)>=0 and weights.sum(axis=1).max(initial=0)<=1+1e-9: return weights
     hold = np.isnan(weights).all(axis=1)
     if (lost := np.isnan(weights) & ~hold[:,None]).any():
         i,j = np.argwhere(lost)[0]
-        raise DataError(f'{view.sessions[i]}: the portfolio has no weight for {view.ids[j]}, and one for others; hold all of them, or none')
+        raise DataError(f'{sessions[i]}: the portfolio has no weight for {ids[j]}, and one for others; hold all of them, or none')
     w = np.where(hold[:,None], 0., weights)
     if (w<-1e-9).any():
         i,j = np.argwhere(w<-1e-9)[0]
-        raise LongOnly(f'{view.sessions[i]}: {view.ids[j]} is wanted at {w[i,j]:.4f}; short positions are not supported')
+        raise LongOnly(f'{sessions[i]}: {ids[j]} is wanted at {w[i,j]:.4f}; short positions are not supported')
     if (w.sum(axis=1)>1+1e-9).any():
         i = int(np.argmax(w.sum(axis=1)>1+1e-9))
-        raise LongOnly(f'{view.sessions[i]}: the weights sum to {w[i].sum():.4f}; more than the account is worth cannot be invested')
+        raise LongOnly(f'{sessions[i]}: the weights sum to {w[i].sum():.4f}; more than the account is worth cannot be invested')
     return np.where(hold[:,None], np.nan, np.maximum(w, 0.))
 
 # %% ../nbs/modules/27_strategy.ipynb #617e7d1b
@@ -194,8 +197,7 @@ def signals(self:Strategy, view)->Signals:
 def choose(self:Strategy, signals, book=None)->Decision:
     "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
     t = self.portfolio.construct(signals, None if book is None or not book.shares.any() else book.weights)
-    w = t.weights
-    if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = _long_only(w, signals.view) # Also where rows are NaN
+    w = long_only(t.weights, signals.view.sessions, signals.view.ids)
     return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch

@@ -14,7 +14,7 @@ from fastcore.basics import patch
 from ..core import DataError, ParameterError
 from ..metrics import cash_returns
 from ..orders import funded, plan_orders, toward_zero
-from ..strategy import Book, Execution
+from ..strategy import Book, Execution, long_only
 
 # %% auto #0
 __all__ = ['Ledger', 'Account', 'simulate']
@@ -85,10 +85,9 @@ def fill(self:Ledger, rows, cols=slice(None), closes=False):
 @patch
 def size(self:Ledger, rows, cols=slice(None)):
     "What share counts are worked out at"
-    x = self.last(rows, cols)
-    if (self.rules.sizing,self.rules.fill)!=('at_fill', 'next_open'): return x
+    if (self.rules.sizing,self.rules.fill)!=('at_fill', 'next_open'): return self.last(rows, cols)
     opens = self.fill(rows, cols)
-    return np.where(np.isnan(opens), x, opens)
+    return np.where(np.isnan(opens), self.last(np.maximum(rows-1, 0), cols), opens) # At the open nobody knows the close
 
 # %% ../../nbs/modules/31_simulate.ipynb #0ac73684
 @patch
@@ -129,7 +128,7 @@ class Account:
 
     def _daily(self, amounts, at): # Sums by session; what lies beyond the end has not happened
         n = self.end - self.start + 1
-        return np.bincount(np.minimum(at, n), amounts, n+1)[:n]
+        return np.bincount(np.minimum(at, n), amounts, n+1)[:n].astype(float) # Of nothing it makes integers
 
 # %% ../../nbs/modules/31_simulate.ipynb #37d429db
 def _packed(units):
@@ -292,8 +291,8 @@ def _capped(self:_Walk, orders):
         raise DataError(f'{L.panel.ids[blind][0]} is to be traded on {L.panel.sessions[row]} and has no volume on that day, '
             'so nobody knows what participation allows; ingest volumes, or leave participation out')
     most = r.participation*np.nan_to_num(volume)/L.shares(row)
-    if r.shares=='whole': most = toward_zero(most, L.lot(row))
-    return np.clip(orders, -most, most)
+    part = most if r.shares=='fractional' else toward_zero(most, L.lot(row))
+    return np.where(np.abs(orders)<=most*(1+1e-12), orders, np.sign(orders)*part)
 
 @patch
 def trade(self:_Walk, orders, decided, why):
@@ -315,20 +314,19 @@ def trade(self:_Walk, orders, decided, why):
 def _after_splits(self:_Walk, orders, since):
     "Orders that were placed at row `since`, in whole lots of today"
     if not self.split or not any(o in self.split for o in range(since+1, self.row+1)): return orders
-    L,all_of_it = self.ledger,-self.units
-    whole = np.where(L.shares(self.row)==L.shares(since), orders, toward_zero(orders, L.lot(self.row)))
-    return np.where(orders<=all_of_it*(1-1e-9), np.where(orders<0, all_of_it, whole), whole)
+    L = self.ledger
+    return np.where(L.shares(self.row)==L.shares(since), orders, toward_zero(orders, L.lot(self.row)))
 
 @patch
-def work(self:_Walk, orders, decided, since, until):
-    "Work the orders of a decision until a row at which they are cancelled"
-    why = 'rebalance'
+def work(self:_Walk, orders, decided, since, ordered, until):
+    "Work the orders of a decision, placed at row `since` for an account of `ordered`, until a row at which they are cancelled"
+    why,everything = 'rebalance',(orders<0) & (orders<=-ordered*(1-1e-9))
     while True:
-        orders = self.trade(self._after_splits(orders, since), decided, why)
+        if self.stops is not None: orders = np.where(everything, -self.units, self._after_splits(orders, since))
+        orders = self.trade(orders, decided, why)
         if orders is None: return
         why,since = 'late',self.row
-        late = np.flatnonzero(orders)
-        if since+1>=until or not len(late): return
+        if since+1>=until or not orders.any(): return
         self.to(since+1)
         orders = np.maximum(orders, -self.units)
 
@@ -357,9 +355,10 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
         if L.rules.sizing=='at_fill': w.to(f)
         s = w.row
         size = _priced(L, weights, price if L.rules.sizing=='at_decision' else L.size(s), d, every)
-        orders = plan_orders(weights, w.units, float(w.units@size) + w.cash, size, w.terms, L.rules, L.lot(s), limits)
+        held = w.units
+        orders = plan_orders(weights, held, float(held@size) + w.cash, size, w.terms, L.rules, L.lot(s), limits)
         w.to(f)
-        w.work(orders, d, s, min(until[k], end+1))
+        w.work(orders, d, s, held, min(until[k], end+1))
     w.to(end)
     w.settle()
     if not w.fills: return None
@@ -394,11 +393,12 @@ class _Income:
         self.now = np.ones(S+1) if L.index is None else np.append(L.index, 1.)
         self.sums = np.zeros((2, S+1))
 
-    def of(self, units): # (R, W) held after each fill
-        if not len(self.k): return
-        paid,n = units[self.k,self.slot]*self.amount,self.S+1
+    def of(self, units): # (R, W) held after each fill; returns by how much the sums have changed, currency
+        if not len(self.k): return 0.
+        paid,n,old = units[self.k,self.slot]*self.amount,self.S+1,self.sums
         owed = np.bincount(self.ex, paid, n) - np.bincount(self.pay, paid, n)
         self.sums = np.cumsum([np.bincount(self.pay, paid/self.now[self.pay], n), owed], axis=1)
+        return np.abs(self.sums-old).max()
 
     def arriving(self, a, b): return self.now[b]*(self.sums[0,b]-self.sums[0,a]) if len(self.k) else 0.
     def owed(self, r): return self.sums[1,r] if len(self.k) else 0.
@@ -420,6 +420,7 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
     first,income,units = cash*L.grown(start, sized[0]),_Income(L, fills, slot, start, W),np.zeros((R+1, W+1))
     nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, later/size-1)[:-1])) # A first guess, without costs and payments
     units[1:,:W] = w*deep(nav)/size
+    income.of(units[1:])
     for _ in range(100):
         held = np.take_along_axis(units[:-1], before, axis=1)
         if L.closing: held[gone] = 0.
@@ -428,12 +429,12 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
         there = (free - np.einsum('rw,rw->r', held, size))*L.grown(sized, fills) + income.arriving(sized, fills)
         trade,_,spent = funded(np.where(missing, 0., trade) if missing.any() else trade, fill, there, terms, lot, held)
         units[1:,:W] = held + trade
-        income.of(units[1:])
+        other = income.of(units[1:])
         ended = np.einsum('rw,rw->r', units[1:,:W], worth) + income.owed(after)
         ended += (there-spent)*L.grown(fills, after) + income.arriving(fills, after)
         better = first*np.append(1., np.cumprod((ended/nav)[:-1]))
         change,nav = better/nav,better
-        if np.abs(change-1).max()<1e-13: break
+        if np.abs(change-1).max()<1e-13 and other<1e-13*first: break
         units[1:] *= deep(change)
     else: return None
     planned = plan_orders(w, held, free, size, terms, rules, lot_s, limits)
@@ -492,6 +493,7 @@ def simulate(
     if ((flows[0]<=start) | (flows[0]>end)).any():
         raise ParameterError('deposits and withdrawals lie after the first session of the books, and not after the last')
     done,plain = None,not callable(target) and units is None and not len(flows[0]) and rules.dividends=='wait'
+    if not callable(target): target = long_only(target, panel.sessions[rows], panel.ids)
     before,go = nothing if units is None else units,np.flatnonzero((fills<=end) & ~np.isnan(target[:,0])) if plain else ()
     if len(go):
         some = (rows, fills, target, terms) if len(go)==len(rows) else [o[go] for o in (rows, fills, target, terms)]
