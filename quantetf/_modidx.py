@@ -113,6 +113,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit._other_values': ( 'modules/audit.html#_other_values',
                                                                                     'quantetf/backtest/audit.py'),
+                                         'quantetf.backtest.audit._parameters': ( 'modules/audit.html#_parameters',
+                                                                                  'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit._rare': ('modules/audit.html#_rare', 'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit._stopped': ('modules/audit.html#_stopped', 'quantetf/backtest/audit.py'),
                                          'quantetf.backtest.audit._warm_line': ( 'modules/audit.html#_warm_line',

@@ -43,11 +43,16 @@ def market():
 def shared(): return Rebuilt(snapshot(market()), keep=True)
 
 
-def strategy(**changes):
-    s = dict(universe=dict(kind='static', tickers=IDS, filters=[dict(kind='min_age', sessions=130)]),
-        features=dict(mom=dict(kind='momentum', lookback=126, skip=10), vol=dict(kind='volatility', window=42)),
-        alpha=dict(kind='rank', feature='mom'), portfolio=dict(kind='top_n_equal', n=3), schedule=dict(kind='monthly'))
-    return make_strategy(s | changes, 'small')
+PLAIN = dict(universe=dict(kind='static', tickers=IDS, filters=[dict(kind='min_age', sessions=130)]),
+    features=dict(mom=dict(kind='momentum', lookback=126, skip=10), vol=dict(kind='volatility', window=42)),
+    alpha=dict(kind='rank', feature='mom'), portfolio=dict(kind='top_n_equal', n=3), schedule=dict(kind='monthly'))
+
+
+@cache
+def plain(): return make_strategy(PLAIN, 'small') # Reading its config takes as long as an audit
+
+
+def strategy(**changes): return make_strategy(PLAIN | changes, 'small') if changes else plain()
 
 
 # --- Ways to look ahead. Each is a function of a view to (R, N) numbers that nobody could have known.
@@ -368,7 +373,7 @@ class TestQuestions:
     def test_the_first_step_instrument_and_date_are_named(self):
         leak = lambda view: (view.ids=='GLD1')*shifted(np.random.default_rng(1))[1](view)
         def late(view): return np.where((view.sessions>=np.datetime64('2012-06-01'))[:,None], leak(view), 0.)
-        a = audit(leaking('alpha', late), shared(), sample=1000, quick=True)
+        a = audit(leaking('alpha', late), shared(), sample=16, quick=True)
         day = str(min(o for o in a.dates if o>=np.datetime64('2012-06-01')))
         assert (a.first.step, a.first.id, a.first.session)==('alpha', 'GLD1', day)
         assert a.first.expected!=a.first.got and 'alpha of GLD1' in str(a.first) and day in str(a.first)
@@ -383,10 +388,14 @@ class TestQuestions:
 
 # --- Honest strategies
 
+@cache
+def demo(): return Rebuilt(snapshot(demo_tables().until('2012-12-31'), 'demo'), keep=True)
+
+
 @pytest.mark.parametrize('name', sorted(o.stem for o in (ROOT/'configs'/'strategies').glob('*.yaml')))
 def test_strategies_of_the_project_pass(name):
     s = load_strategy(name, find_settings(ROOT, environ={}))
-    data = Rebuilt(snapshot(demo_tables().until('2012-12-31'), 'demo'))
+    data = demo()
     if name!='demo_momentum': # Written for real funds: the same rules for as many invented ones
         known = data.tables.instruments.id[:len(s.universe.tickers)].tolist()
         s = replace(s, universe=replace(s.universe, tickers=known))
@@ -412,7 +421,7 @@ def random_strategy(seed):
 
 @pytest.mark.parametrize('part', range(4))
 def test_honest_strategies_pass(part):
-    data = Rebuilt(snapshot(market()), seed=part)
+    data = Rebuilt(snapshot(market()), seed=part, keep=True)
     for seed in range(part, 16, 4):
         s = random_strategy(seed)
         a = audit(s, data, sample=4, seed=seed)
@@ -551,9 +560,9 @@ def test_a_rare_leak_is_missed_by_a_sample_and_found_by_all_dates():
     dates = np.union1d(dates, [rare])
     leak = shifted(np.random.default_rng(2))[1]
     s = feature(lambda view: half_year(view) + np.where((view.sessions==rare)[:,None], leak(view), 0))
-    few = audit(s, Rebuilt(snapshot(market())), dates, sample=4, quick=True)
+    few = audit(s, shared(), dates, sample=4, quick=True)
     assert few.status=='PASS' and '4 of' in few.blind_spots[0]
-    assert {o.session for o in audit(s, Rebuilt(snapshot(market())), dates, sample=len(dates), quick=True).differences}=={str(rare)}
+    assert {o.session for o in audit(s, shared(), dates, sample=len(dates), quick=True).differences}=={str(rare)}
 
 
 def test_what_is_said_is_plain_and_the_same_again():

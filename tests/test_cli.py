@@ -1,4 +1,4 @@
-"""The quantetf command as a process: exit codes, one-line errors, and that it starts fast."""
+"""The quantetf command, as a process of its own where that may matter: exit codes, one-line errors, and that it starts fast."""
 import json
 import subprocess
 import sys
@@ -24,7 +24,7 @@ def prices(tmp_path):
 
 
 def test_version_and_help(call):
-    assert call('quantetf', '--version').stdout.strip()==f'quantetf {quantetf.__version__}'
+    assert call('quantetf', '--version', new=True).stdout.strip()==f'quantetf {quantetf.__version__}'
     for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('audit',), ('due',):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
@@ -45,7 +45,7 @@ def test_wrong_usage(call):
 
 
 def test_outside_a_project(call, tmp_path):
-    done = call('quantetf', 'snapshot', 'list', cwd=tmp_path)
+    done = call('quantetf', 'snapshot', 'list', cwd=tmp_path, new=True)
     assert done.returncode==1 and done.stderr.startswith('Error: no settings.ini') and done.stderr.count('\n')==1
     debug = call('quantetf', '--debug', 'snapshot', 'list', cwd=tmp_path)
     assert debug.returncode==1 and 'Traceback (most recent call last)' in debug.stderr
@@ -96,7 +96,7 @@ def test_due(call):
 
 
 def test_produce_is_the_notebook(call, place):
-    done = call('quantetf', 'produce', '2024-06-28')
+    done = call('quantetf', 'produce', '2024-06-28', new=True)
     assert done.returncode==0, done.stderr
     folder,report = (Path(line.split()[1]) for line in done.stdout.splitlines()[1:])
     assert json.loads((folder/'manifest.json').read_text())['id'] and report.is_file()
@@ -111,7 +111,7 @@ def test_produce_without_a_date_takes_the_last_session(call, place):
 
 
 def test_produce_says_what_is_wrong(call):
-    done = call('quantetf', 'produce', '2024-06-28', '--holdings', 'no.csv')
+    done = call('quantetf', 'produce', '2024-06-28', '--holdings', 'no.csv', new=True)
     assert done.returncode==1 and 'no.csv' in done.stderr and done.stderr.count('\n')==1, done.stderr
 
 

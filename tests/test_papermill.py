@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from quantetf.core import QuantETFError, find_settings
+from quantetf.production.runtime import produce
+
 ROOT = Path(__file__).resolve().parent.parent
 NBS = ROOT/'nbs'
 
@@ -78,7 +81,8 @@ BAD = {'2024-06-29':'2024-06-28', '2024-07-04':'2024-07-03', '2044-01-04':'has n
 
 
 def test_bad_dates_get_one_line_and_publish_nothing(place, call):
-    with ThreadPoolExecutor(2) as pool: answers = dict(zip(BAD, pool.map(lambda o: call(*PACKET[:-1], o, cwd=NBS), BAD)))
+    typed = ['2024-06-29', 'yesterday', '2024-06-31'] # One that is no session, two that are no dates
+    with ThreadPoolExecutor(2) as pool: answers = dict(zip(typed, pool.map(lambda o: call(*PACKET[:-1], o, cwd=NBS), typed), strict=True))
     for as_of,done in answers.items():
         assert done.returncode==1, as_of
         assert done.stdout==''
@@ -86,6 +90,14 @@ def test_bad_dates_get_one_line_and_publish_nothing(place, call):
         assert as_of in done.stderr and BAD[as_of] in done.stderr, done.stderr
     assert published(place)==[]
     assert all(f.parent.name.startswith('failed-') for f in executed(place))
+
+
+@pytest.mark.parametrize('as_of', [o for o in BAD if 'write it' not in BAD[o]])
+def test_bad_dates_say_what_is_wrong(place, as_of):
+    "What the notebook calls, without a kernel"
+    with pytest.raises(QuantETFError) as e: produce(as_of, settings=find_settings(ROOT, environ=place))
+    assert as_of in str(e.value) and BAD[as_of] in str(e.value) and '\n' not in str(e.value)
+    assert published(place)==[]
 
 
 @pytest.mark.parametrize('parameter, says', [

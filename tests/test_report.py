@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from datetime import date, timedelta
+from functools import cache
 from importlib.resources import files
 
 import pytest
@@ -165,6 +166,7 @@ PAGES = dict(published=lambda: production_page(packet()), first=lambda: producti
     evil_backtest=lambda: backtest_page(evil(backtest())), quality=lambda: quality_page(**quality()), clean=lambda: quality_page(**clean()),
     told=lambda: backtest_page(told()), peeking=lambda: backtest_page(told(audit=peeking())),
     evil_told=lambda: backtest_page(evil(told(audit=peeking()))), evil_quality=lambda: quality_page(**evil(quality()) | dict(name=EVIL)))
+PAGES = {k: cache(make) for k,make in PAGES.items()} # Most are looked at more than once
 
 
 @pytest.mark.parametrize('name', PAGES)

@@ -1,6 +1,7 @@
 """What changed between two datasets: real downloads of different days, and known edits that must come back under their names"""
 import json
 import os
+from copy import copy
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 
 from quantetf.calendars import sessions_between
 from quantetf.data.revisions import compare
-from quantetf.data.schema import Tables
+from quantetf.data.schema import Tables, as_table
 
 ROOT = Path(__file__).resolve().parent.parent
 REAL = Path(os.environ.get('QUANTETF_REAL_DATA', ROOT.parent/'shared'/'data')).resolve()
@@ -173,7 +174,11 @@ def market(seed, basis, n=3, sessions=60):
     return tables(frames, basis, actions=acts.assign(pay=None, known_at=acts.session), facts=facts, rates=rates)
 
 
-def but(t, **frames): return Tables(**(dict(t.items()) | frames))
+def but(t, **frames):
+    "Tables with some of them replaced; the others are in canonical form already"
+    out = copy(t)
+    for k,v in frames.items(): object.__setattr__(out, k, as_table(k, v))
+    return out
 
 
 def at(t, id, row): return np.flatnonzero(t.bars.id==id)[row]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from copy import copy, deepcopy
 from dataclasses import dataclass, fields, is_dataclass, replace
+from functools import cache
 from html import escape
 from math import ceil, comb
 from typing import NamedTuple
@@ -22,6 +23,7 @@ from ..core import DatasetVersion, ParameterError
 from ..data.schema import Tables, as_table, html_table
 from ..data.snapshot import Snapshot
 from ..data.view import load_panel
+from ..store import content_hash
 from ..strategy import Strategy
 
 # %% auto #0
@@ -288,14 +290,20 @@ def _stopped(got, k):
     return wrong[0] if wrong else (*k, '', 'nothing was asked', 'an answer')
 
 # %% ../../nbs/modules/33_audit.ipynb #6eafefdc
+_PLAIN = {str, int, float, bool, type(None)} # Nothing can be remembered in these
+
+@cache
+def _parameters(cls): return [f.name for f in fields(cls) if f.init]
+
 def fresh(
     part, # A strategy, or any part of one
 ):
     "The same parameters in new objects"
+    if type(part) in _PLAIN: return part
     if isinstance(part, dict): return {k:fresh(v) for k,v in part.items()}
     if isinstance(part, (list, tuple)) and not hasattr(part, '_fields'): return type(part)(fresh(o) for o in part)
     if is_dataclass(part) and not isinstance(part, type):
-        try: return type(part)(**{f.name:fresh(getattr(part, f.name)) for f in fields(part) if f.init})
+        try: return type(part)(**{k:fresh(getattr(part, k)) for k in _parameters(type(part))})
         except TypeError: pass
     try: return deepcopy(part)
     except Exception as e: # Anything that a class of the user's may raise
@@ -357,7 +365,7 @@ def _books(strategy, panel, due, scheduled):
             if book is not None: kept[signals.view.as_of] = book
             return super().choose(signals, book)
     schedule = strategy.schedule if scheduled else Explicit([str(o) for o in due])
-    values = {f.name:getattr(strategy, f.name) for f in fields(strategy) if f.init}
+    values = {k:getattr(strategy, k) for k in _parameters(type(strategy))}
     backtest(Kept(**fresh(values) | dict(schedule=schedule)), panel, start=due[0])
     return kept
 
@@ -485,7 +493,8 @@ def renamed(self:Rebuilt, order, mark:str):
     def named(df, k): # In canonical order, as ids come first in some keys
         df = df.assign(id=df.id.map(names))
         return df.sort_values(['id', 'session'], kind='stable', ignore_index=True) if k=='bars' else as_table(k, df)
-    return self._get(f'names {mark}', lambda: _with(self.tables, **{k:named(df, k) for k,df in self.tables.items() if 'id' in df}))
+    def make(): return _with(self.tables, **{k:named(df, k) for k,df in self.tables.items() if 'id' in df})
+    return self._get(f'names {mark} {content_hash(list(names))[:12]}', make)
 
 @patch
 def _as_named(self:Exam, panel):
