@@ -114,7 +114,7 @@ class Simulation:
         self.cash *= 1 + float(rate[t-1])*days/365
 
     def split(self, t, ratio):
-        "More or fewer shares, and orders for more or fewer; nobody keeps a fraction of a whole share, which still earns the dividend of the day"
+        "More shares or fewer, and orders for them; a fraction of a whole share is paid out, and still earns the dividend of the day"
         self.entitled = {}
         for j in self.funds:
             if ratio[j]==1: continue

@@ -299,7 +299,8 @@ def trade(self:_Walk, orders, decided, why):
     "Carry out what can be; returns what stays open, None if nothing has to wait"
     L,r = self.ledger,self.ledger.rules
     price,now = L.fill(self.row),orders
-    if gaps := not L.plain and np.isnan(price).any(): none,now,price = np.isnan(price),np.where(np.isnan(price), 0., orders),np.nan_to_num(price)
+    gaps = not L.plain and np.isnan(price).any()
+    if gaps: none,now,price = np.isnan(price),np.where(np.isnan(price), 0., orders),np.nan_to_num(price)
     tried = now if r.participation is None else self._capped(now)
     done,cost,spent = funded(tried, price, self.cash, self.terms, L.lot(self.row), self.units)
     if why=='rebalance' or done.any(): self.book(done, price, cost, spent, why, decided)
@@ -347,11 +348,10 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
     for k,(d,f) in enumerate(zip(rows.tolist(), fills.tolist())):
         w.to(d)
         w.settle()
-        price = L.last(d)
+        price,w.terms = L.last(d),terms[k]
         shown = price if L.plain else np.where(np.isnan(price), 1., price)
         weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d]))
         if f>end or np.isnan(weights[0]): continue
-        w.terms = terms[k]
         if L.rules.sizing=='at_fill': w.to(f)
         s = w.row
         size = _priced(L, weights, price if L.rules.sizing=='at_decision' else L.size(s), d, every)
