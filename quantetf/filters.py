@@ -135,7 +135,8 @@ def correlations(
     out = np.empty((x.shape[1], y.shape[1]))
     with np.errstate(divide='ignore', invalid='ignore'):
         out[np.ix_(~gx, ~gy)] = _plain(x[:,~gx], y[:,~gy])
-        out[gx],out[np.ix_(~gx, gy)] = _pairwise(x[:,gx], y),_pairwise(x[:,~gx], y[:,gy])
+        if gx.any(): out[gx] = _pairwise(x[:,gx], y)
+        if gy.any(): out[np.ix_(~gx, gy)] = _pairwise(x[:,~gx], y[:,gy])
     return out
 
 # %% ../nbs/modules/21_filters.ipynb #631c66a2
@@ -149,12 +150,16 @@ def keep_first(
     by,rho = np.arange(M),np.ones(M)
     for a in range(0, M, block):
         own = np.arange(a, min(a+block, M))
-        before,among = correlations(r[:,own], r[:,kept]),correlations(r[:,own], r[:,own])
-        for i in own:
-            stay = own[:i-a][by[own[:i-a]]==own[:i-a]] # Of this block
-            old,new = np.flatnonzero(before[i-a]>threshold),np.flatnonzero(among[i-a,stay-a]>threshold)
-            if old.size: by[i],rho[i] = kept[old[0]],before[i-a,old[0]]
-            elif new.size: by[i],rho[i] = stay[new[0]],among[i-a,stay[new[0]]-a]
+        if len(kept):
+            old = correlations(r[:,own], r[:,kept])
+            first,hit = (old>threshold).argmax(axis=1),(old>threshold).any(axis=1)
+            by[own[hit]],rho[own[hit]] = kept[first[hit]],old[hit,first[hit]]
+            own = own[~hit]
+        new = correlations(r[:,own], r[:,own])
+        for i,o in enumerate(own):
+            if by[o]!=o: continue
+            like = i+1 + np.flatnonzero((new[i,i+1:]>threshold) & (by[own[i+1:]]==own[i+1:]))
+            by[own[like]],rho[own[like]] = o,new[i,like]
         kept = np.append(kept, own[by[own]==own])
     return by,rho
 
@@ -258,10 +263,10 @@ def number_fact(
 # %% ../nbs/modules/21_filters.ipynb #97c09a87
 _TERM = r'[- ]?(Term|Duration|Maturity|Income|Treasury|Government|Municipal|Muni|Bond)' # Of bonds, after 'Short' and 'Ultra Short'
 _GEARED = (
-    r'[-+]?\b\d(\.\d+)?[xX]\b',      # 2x, 1.5X, -3X
+    r'(?<![\w.])\d(\.\d+)?[xX](?![a-z])', # 2x, 1.5X, -3X, 2xLeveraged
     r'\bProShares (UltraPro|Ultra|UltraShort|Short)\b(?!' + _TERM + ')', # ProShares Short S&P500, not ProShares Short Term USD
     r'\bUltra(Pro|Short) (?!Term|Duration|Maturity|Income|Bond)[A-Z0-9]',   # UltraPro QQQ
-    r'\bInverse\b', r'\bLeveraged\b', r'\bBear(ish)?\b', r'\bDaily\b.*\bBull\b', r'\bGeared\b')
+    r'\bInverse\b', r'Leveraged\b', r'\bBear(ish)?\b(?! Stearns)', r'\bDaily\b.*\bBull\b', r'\bDouble (Long|Short)\b')
 
 def geared_by_name(
     name:str, # Of a fund, such as 'ProShares UltraPro Short QQQ'
@@ -327,11 +332,14 @@ class ExpenseRatio(Among):
 # %% ../nbs/modules/21_filters.ipynb #89b387ae
 def _longest_run(x):
     "(r, n, N) booleans -> (r, N): the longest run of True along the middle axis"
-    run = best = np.zeros(x[:,0].shape, 'i4')
-    for k in range(x.shape[1]):
-        run = (run+1)*x[:,k]
+    out = np.zeros(x[:,0].shape, int)
+    some = x.any(axis=1) # Few, usually
+    run = best = out[some]
+    for now in np.moveaxis(x, 1, 2)[some].T:
+        run = (run+1)*now
         best = np.maximum(best, run)
-    return best
+    out[some] = best
+    return out
 
 def faults(
     close:np.ndarray,  # (r, n, N), NaN where missing

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property, partial
 from math import ceil
 
@@ -18,8 +18,8 @@ from .core import ConfigError, DataError, ParameterError, register
 # %% auto #0
 __all__ = ['NOT_LISTED', 'Universe', 'for_each', 'last_valid', 'sessions_since_close', 'basis_on', 'LevelError', 'levels_off',
            'basis_words', 'require_levels', 'levels_ok', 'require_levels_of', 'median_known', 'dollar_volume', 'MinAge',
-           'filtered', 'there', 'Among', 'Static', 'All', 'Union', 'Intersection', 'reason_kind', 'membership_counts',
-           'membership_plot']
+           'filtered', 'there', 'Among', 'Static', 'All', 'Union', 'Intersection', 'with_names', 'reason_kind',
+           'membership_counts', 'membership_plot']
 
 # %% ../nbs/modules/20_universe.ipynb #f6e656f4
 @dataclass(frozen=True, eq=False)
@@ -362,6 +362,18 @@ class Intersection(_Several):
         parts = [o.members(view) for o in self.of]
         why = partial(_first_reason, lambda: parts[0].reason, parts[1:])
         return filtered(view, np.all([o.mask for o in parts], axis=0), why, self.filters)
+
+# %% ../nbs/modules/20_universe.ipynb #80f19149
+def with_names(
+    universe, # Component of role `universe`
+    f,        # A name in a list -> what it is to be called
+):
+    "The same universe with other names in its lists, those of its parts included"
+    if not is_dataclass(universe): return universe
+    parts,listed = getattr(universe, 'of', None),getattr(universe, 'tickers', None)
+    new = {} if listed is None else dict(tickers=[f(o) for o in listed])
+    if isinstance(parts, (list, tuple)): new['of'] = tuple(with_names(o, f) for o in parts)
+    return replace(universe, **new) if new else universe
 
 # %% ../nbs/modules/20_universe.ipynb #f15207f4
 def reason_kind(
