@@ -22,6 +22,10 @@ __all__ = ['Price', 'Liquidity', 'MinDollarVolume', 'ranks', 'TopK', 'correlatio
            'AssetClass', 'Category', 'Region', 'number_fact', 'geared_by_name', 'Unleveraged', 'expense_bps',
            'ExpenseRatio', 'faults', 'DataQuality', 'AdjustmentEra']
 
+# %% ../nbs/modules/21_filters.ipynb #89b08138
+def _judged(view, mask, texts): # texts() -> (R, N); those of members are thrown away
+    return Universe(mask, lambda: np.where(mask, '', texts()), view)
+
 # %% ../nbs/modules/21_filters.ipynb #481a25a1
 @register('filter', 'price')
 @dataclass(frozen=True)
@@ -42,10 +46,6 @@ class Price(Among):
         price,(low,high) = last_valid(view, 'close', 0, self.max_stale),self._bounds
         def why(x): return f'price {x:,.2f} < {low:g}' if x<low else f'price {x:,.2f} > {high:g}'
         return _judged(view, (price>=low) & (price<=high), partial(for_each, why, price, f'price: no close in {self.max_stale+1} sessions'))
-
-# %% ../nbs/modules/21_filters.ipynb #89b08138
-def _judged(view, mask, texts): # texts() -> (R, N); those of members are thrown away
-    return Universe(mask, lambda: np.where(mask, '', texts()), view)
 
 # %% ../nbs/modules/21_filters.ipynb #7db1775d
 @dataclass(frozen=True, kw_only=True)
