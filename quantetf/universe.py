@@ -5,8 +5,10 @@
 # %% ../nbs/modules/20_universe.ipynb #b0c0c903
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, is_dataclass, replace
 from functools import cached_property, partial
+from math import ceil
 
 import numpy as np
 from fastcore.basics import patch
@@ -14,8 +16,10 @@ from fastcore.basics import patch
 from .core import ConfigError, DataError, ParameterError, register
 
 # %% auto #0
-__all__ = ['Universe', 'last_valid', 'sessions_since_close', 'basis_on', 'LevelError', 'levels_off', 'basis_words',
-           'require_levels', 'MinAge', 'Static']
+__all__ = ['NOT_LISTED', 'Universe', 'for_each', 'last_valid', 'sessions_since_close', 'basis_on', 'LevelError', 'levels_off',
+           'basis_words', 'require_levels', 'levels_ok', 'require_levels_of', 'median_known', 'dollar_volume', 'MinAge',
+           'filtered', 'there', 'Among', 'Static', 'All', 'Union', 'Intersection', 'with_names', 'reason_kind',
+           'membership_counts', 'membership_plot']
 
 # %% ../nbs/modules/20_universe.ipynb #f6e656f4
 @dataclass(frozen=True, eq=False)
@@ -25,7 +29,9 @@ class Universe:
     reasons:object   # (R, N) texts, '' for members; or a function without arguments that returns them
     view:object=None # The `View` it was made for; names rows and columns on display
     def __len__(self): return len(self.mask)
-    def __getitem__(self, i): return Universe(self.mask[i:i+1], partial(_row, self, i), self.view and self.view[i])
+    def __getitem__(self, i):
+        i = range(len(self))[i]
+        return Universe(self.mask[i:i+1], partial(_row, self, i), self.view and self.view[i])
     @cached_property
     def reason(self)->np.ndarray:
         "(R, N) objects: '' for members, else why not"
@@ -59,6 +65,20 @@ def _repr_markdown_(self:Universe):
     if self.view is None: return f'`{self!r}`'
     return _one_evening(self) if len(self)==1 else _many_evenings(self)
 
+# %% ../nbs/modules/20_universe.ipynb #99ad63ac
+def for_each(
+    f,                # A value -> what to put in its place
+    values:np.ndarray, # Numbers or texts, in any shape; NaN and None are missing
+    missing='',       # What to put where a value is missing
+    dtype=object,
+)->np.ndarray: # Same shape
+    "`f` of each value, called once for each different one"
+    import pandas as pd
+    code,known = pd.factorize(values.reshape(-1))
+    out = np.empty(len(known)+1, dtype)
+    out[:-1],out[-1] = [f(o) for o in known.tolist()],missing
+    return out[code].reshape(values.shape)
+
 # %% ../nbs/modules/20_universe.ipynb #6a9bb952
 def last_valid(
     view,          # `View`
@@ -76,13 +96,15 @@ def last_valid(
 
 # %% ../nbs/modules/20_universe.ipynb #e8c8f942
 def sessions_since_close(
-    view,       # `View` of one session
-    column:int, # Of an instrument that has had a close
-)->int:
-    "Sessions since the last close; 0 if it closed tonight"
-    n = 8
-    while (ok := ~np.isnan(view.window('close', n)[0,:,column])).sum()==0: n *= 2
-    return int(np.argmax(ok[::-1]))
+    view, # `View`
+)->np.ndarray: # (R, N), 0 for a fund that closed tonight, NaN for one that never had a close
+    "Sessions since the last close"
+    out,rows,close = np.full((len(view), len(view.ids)), np.nan),view._rows,view._panel._fields['close']
+    for j in range(out.shape[1]):
+        at = np.flatnonzero(~np.isnan(close[:,j]))
+        last = np.searchsorted(at, rows, side='right') - 1
+        if at.size: out[:,j] = np.where(last<0, np.nan, rows - at[last])
+    return out
 
 # %% ../nbs/modules/20_universe.ipynb #d86e7ee4
 def basis_on(
@@ -115,16 +137,77 @@ def basis_words(off)->str: # Such as 'split adjusted, total return and unknown'
     *rest,last = (o.replace('_', ' ') for o in off)
     return f'{", ".join(rest)} and {last}' if rest else last
 
+def _level_error(what, off, hint=''):
+    def few(ids): return ', '.join(ids[:5]) + (f' and {len(ids)-5} more' if len(ids)>5 else '')
+    said = '; '.join(f'{few(ids)} {"is" if len(ids)==1 else "are"} {k.replace("_", " ")}' for k,ids in off.items())
+    needs = f'{what} needs prices as they were traded on the day ({said})'
+    return LevelError(f'{needs}; ingest them with splits (actions.csv){hint}, or do without')
+
 def require_levels(
     view,     # `View`: the sessions whose levels are read
     columns,  # As in `basis_on`
     what:str, # The rule, as the beginning of a sentence
 ):
     "Raise `LevelError` unless every close of the view is as traded"
-    if not (off := levels_off(view, columns)): return
-    def few(ids): return ', '.join(ids[:5]) + (f' and {len(ids)-5} more' if len(ids)>5 else '')
-    said = '; '.join(f'{few(ids)} {"is" if len(ids)==1 else "are"} {k.replace("_", " ")}' for k,ids in off.items())
-    raise LevelError(f'{what} needs prices as they were traded on the day ({said}); ingest them with splits (actions.csv), or do without')
+    if off := levels_off(view, columns): raise _level_error(what, off)
+
+# %% ../nbs/modules/20_universe.ipynb #b0b96ff0
+def levels_ok(
+    view,                   # `View`
+    columns,                # As in `basis_on`
+    allowed=('as_traded',), # Bases that will do
+    window:int=1,           # Sessions that are read: the view's own and those before
+)->np.ndarray: # (R, n)
+    "Is every close of the last `window` sessions of an allowed basis?"
+    panel,whole = view._panel,view._panel.basis[columns]
+    ok = np.repeat(np.isin(whole, allowed)[None], len(view), axis=0)
+    if not (mixed := whole=='mixed').any(): return ok
+    cols,step = np.arange(len(panel.ids))[columns][mixed],max(1, 2**21//(window*len(panel.ids)))
+    for i in range(0, len(view), step):
+        seen,at = np.unique(np.maximum(view._rows[i:i+step,None]-np.arange(window), 0), return_inverse=True)
+        then = panel.view(panel.sessions[seen])
+        good = np.isin(basis_on(then, cols), allowed) | np.isnan(then.lag('close')[:,cols])
+        ok[i:i+step,mixed] = good[at.reshape(-1, window)].all(axis=1)
+    return ok
+
+# %% ../nbs/modules/20_universe.ipynb #fdd25856
+def require_levels_of(
+    view,
+    left:np.ndarray,        # (R, N), True where levels are read
+    what:str,               # As in `require_levels`
+    allowed=('as_traded',), window:int=1, # As in `levels_ok`
+    hint:str='',            # What else can be done, for the error
+):
+    "Raise `LevelError` if a close that is read is not of an allowed basis"
+    cols = np.flatnonzero(left.any(axis=0))
+    off = left[:,cols] & ~levels_ok(view, cols, allowed, window)
+    if not off.any(): return
+    i,panel = int(np.argmax(off.any(axis=1))),view._panel
+    read = panel.view(panel.sessions[np.unique(np.maximum(view._rows[i]-np.arange(window), 0))])
+    found = levels_off(read, cols[off[i]])
+    raise _level_error(what, {k:v for k,v in found.items() if k not in allowed}, hint)
+
+# %% ../nbs/modules/20_universe.ipynb #3aff8534
+def median_known(
+    x:np.ndarray,  # (R, n, N), NaN where missing
+    min_count:int, # Values that must be known
+)->np.ndarray: # (R, N), NaN where too few are
+    "Median over the middle axis of the values that are known"
+    n,x = (~np.isnan(x)).sum(axis=1),np.sort(x, axis=1) # NaN last
+    lower,upper = (np.take_along_axis(x, np.minimum(np.maximum(k, 0), x.shape[1]-1)[:,None], axis=1)[:,0] for k in ((n-1)//2, n//2))
+    return np.where(n>=max(min_count, 1), (lower+upper)/2, np.nan)
+
+def dollar_volume(
+    view,               # `View`
+    window:int=63,      # Sessions
+    min_obs:float=.9,   # Part of them of which close and volume must be known
+    columns=slice(None), # As in `basis_on`
+    max_bytes:int=2**25, # Largest window to hold at once
+)->np.ndarray: # (R, n), in currency, NaN where too little is known
+    "Median of close times volume; see `require_levels_of` for when it means anything"
+    need,step = ceil(min_obs*window - 1e-9),max(1, max_bytes//(8*window*len(view.ids)))
+    def part(v): return median_known(v.window('close', window)[:,:,columns]*v.window('volume', window)[:,:,columns], need)
+    return np.concatenate([part(view[i:i+step]) for i in range(0, max(len(view), 1), step)])
 
 # %% ../nbs/modules/20_universe.ipynb #a4725ef7
 @register('filter', 'min_age')
@@ -140,19 +223,56 @@ class MinAge:
         mask = (view.age()>=self.sessions) & ~np.isnan(last_valid(view, 'close', 0, self.max_stale))
         return Universe(mask, partial(self._reasons, view, mask), view)
     def _reasons(self, view, mask):
-        out,age = np.full(mask.shape, '', object),view.age()
-        for i,j in np.argwhere(~mask):
-            if age[i,j]<self.sessions: out[i,j] = f'age {age[i,j]} < {self.sessions} sessions'
-            else: out[i,j] = f'no close for {sessions_since_close(view[i], j)} sessions'
-        return out
+        age,idle = view.age(),sessions_since_close(view)
+        young = for_each(lambda n: f'age {n} < {self.sessions} sessions', age)
+        stale = for_each(lambda n: f'no close for {n:.0f} sessions', idle)
+        return np.where(mask, '', np.where(age<self.sessions, young, stale))
+
+# %% ../nbs/modules/20_universe.ipynb #3a631e1c
+def filtered(
+    view,            # `View`
+    left:np.ndarray, # (R, N), the candidates
+    why,             # Function without arguments: (R, N) texts, '' for candidates
+    filters,         # Components of role `filter`
+)->Universe:
+    "The candidates that every filter admits, asked one after the other"
+    parts = []
+    for f in filters:
+        parts.append(f.among(view, left) if hasattr(f, 'among') else f.members(view))
+        left = left & parts[-1].mask
+    return Universe(left, partial(_first_reason, why, parts), view)
+
+def _first_reason(why, parts):
+    out = why()
+    for o in parts: out = np.where(out=='', o.reason, out)
+    return out
+
+# %% ../nbs/modules/20_universe.ipynb #fe07fa7c
+def there(
+    view, # `View`
+)->np.ndarray: # (R, N) texts, '' for funds that are listed and have not closed
+    "Why a fund cannot be had at all"
+    return np.where(view.closed(), 'closed', np.where(view.age()>0, '', 'not listed yet')).astype(object)
+
+class Among:
+    "Base of filters that are asked about the funds that are left: a subclass has `among(view, left) -> Universe`"
+    def members(self, view)->Universe: return filtered(view, (view.age()>0) & ~view.closed(), partial(there, view), [self])
 
 # %% ../nbs/modules/20_universe.ipynb #4112d679
+NOT_LISTED = 'not in the list' # Reports count the funds that have another reason, or none
+
 def _check_names(names, chosen_on):
     "A list of names can be used: there are some, each once, and the date is one"
     if not names: raise ParameterError('tickers is empty; name the funds that may be held')
     if twice := sorted({o for o in names if names.count(o)>1}): raise ParameterError(f'tickers lists {", ".join(twice)} more than once')
+    _check_date(chosen_on)
+
+def _check_date(chosen_on):
     try: np.datetime64(chosen_on or '2000-01-01', 'D')
     except ValueError: raise ParameterError(f'chosen_on must be a date such as 2024-06-28, got {chosen_on!r}') from None
+
+def _check_list(parts, name):
+    if not isinstance(parts, (list, tuple)): raise ParameterError(f'{name} must be a list, even of one: write "- kind: ..."')
 
 def _columns(
     view,           # `View`
@@ -177,17 +297,142 @@ class Static:
     filters:tuple=field(default=(), metadata={'role':'filter'}) # All of them must agree
     def __post_init__(self):
         _check_names(list(self.tickers), self.chosen_on)
-        if not isinstance(self.filters, (list, tuple)): raise ParameterError('filters must be a list, even of one: write "- kind: ..."')
+        _check_list(self.filters, 'filters')
     def members(self, view)->Universe:
         named = np.zeros(len(view.ids), bool)
         named[_columns(view, self.tickers)] = True
-        mask,parts = (view.age()>0) & named & ~view.closed(),[f.members(view) for f in self.filters]
-        for o in parts: mask &= o.mask
-        return Universe(mask, partial(_static_reasons, view, named, parts), view)
+        left = (view.age()>0) & named & ~view.closed()
+        return filtered(view, left, lambda: np.where(named, there(view), NOT_LISTED).astype(object), self.filters)
 
-def _static_reasons(view, named, parts):
-    "The first reason that applies to each fund that is left out"
-    there = np.where(view.closed(), 'closed', np.where(view.age()>0, '', 'not listed yet'))
-    out = np.where(named, there, 'not in the list').astype(object)
-    for o in parts: out = np.where(out=='', o.reason, out)
+# %% ../nbs/modules/20_universe.ipynb #bcebd11b
+@register('universe', 'all')
+@dataclass(frozen=True)
+class All:
+    "Every instrument of the dataset, from its listing until it closes, as far as the filters agree"
+    chosen_on:str|None=None # Date on which the funds of the dataset were picked, if somebody picked them
+    how:str=''              # By what rule, in words
+    filters:tuple=field(default=(), metadata={'role':'filter'}) # All of them must agree, in this order
+    def __post_init__(self):
+        _check_date(self.chosen_on)
+        _check_list(self.filters, 'filters')
+    def members(self, view)->Universe:
+        return filtered(view, (view.age()>0) & ~view.closed(), partial(there, view), self.filters)
+
+# %% ../nbs/modules/20_universe.ipynb #dd70ee18
+@dataclass(frozen=True)
+class _Several:
+    "Universes made of universes"
+    of:tuple=field(metadata={'role':'universe'}) # The parts
+    filters:tuple=field(default=(), metadata={'role':'filter'}) # Asked about what comes out, in this order
+    def __post_init__(self):
+        for name in 'of', 'filters': _check_list(getattr(self, name), name)
+        if len(self.of)<2: raise ParameterError(f'of needs two universes or more, got {len(self.of)}')
+    @property
+    def chosen_on(self)->str|None:
+        "When the last of the parts was chosen; None if one does not say"
+        dates = [getattr(o, 'chosen_on', None) for o in self.of]
+        return None if None in dates else max(dates, key=np.datetime64)
+    @property
+    def how(self)->str: # As the parts say, each once
+        said = [getattr(o, 'how', '') for o in self.of]
+        return f' {self._word} '.join(dict.fromkeys(o for o in said if o))
+
+# %% ../nbs/modules/20_universe.ipynb #955c25f2
+@register('universe', 'union')
+@dataclass(frozen=True)
+class Union(_Several):
+    "Members of any of several universes"
+    _word = 'or'
+    def members(self, view)->Universe:
+        parts = [o.members(view) for o in self.of]
+        return filtered(view, np.any([o.mask for o in parts], axis=0), partial(_nowhere, parts), self.filters)
+
+def _nowhere(parts):
+    "'' for who is in one of the parts, else the first reason that is more than not being listed"
+    out = parts[0].reason
+    for o in (p.reason for p in parts[1:]): out = np.where((out!='') & ((out==NOT_LISTED) | (o=='')), o, out)
     return out
+
+@register('universe', 'intersection')
+@dataclass(frozen=True)
+class Intersection(_Several):
+    "Members of all of several universes"
+    _word = 'and'
+    def members(self, view)->Universe:
+        parts = [o.members(view) for o in self.of]
+        why = partial(_first_reason, lambda: parts[0].reason, parts[1:])
+        return filtered(view, np.all([o.mask for o in parts], axis=0), why, self.filters)
+
+# %% ../nbs/modules/20_universe.ipynb #80f19149
+def with_names(
+    universe, # Component of role `universe`
+    f,        # A name in a list -> what it is to be called
+):
+    "The same universe with other names in its lists, those of its parts included"
+    if not is_dataclass(universe): return universe
+    parts,listed = getattr(universe, 'of', None),getattr(universe, 'tickers', None)
+    new = {} if listed is None else dict(tickers=[f(o) for o in listed])
+    if isinstance(parts, (list, tuple)): new['of'] = tuple(with_names(o, f) for o in parts)
+    return replace(universe, **new) if new else universe
+
+# %% ../nbs/modules/20_universe.ipynb #f15207f4
+def reason_kind(
+    why:str, # A reason, such as 'age 29 < 100 sessions'
+)->str:
+    "A reason without its numbers and details"
+    return re.sub(r'\d[\d.,]*', '…', why.partition(':')[0])
+
+def membership_counts(
+    universe:Universe, # With a view
+): # DataFrame: sessions x ('may be held' and kinds of reasons, the most frequent first)
+    "How many funds are in after each close, and how many are out for which kind of reason"
+    import pandas as pd
+    kind = for_each(lambda o: reason_kind(o) or 'may be held', universe.reason)
+    days,columns = universe.view.sessions,pd.unique(kind.reshape(-1))
+    found = pd.DataFrame({o:(kind==o).sum(axis=1) for o in columns}, days)
+    order = sorted(columns, key=lambda o: (o!='may be held', -found[o].sum(), o))
+    return found[order]
+
+# %% ../nbs/modules/20_universe.ipynb #1c1803a2
+_COLORS = '#5f97ca', '0.88', '#e6c99f', '#d8a3a3', '#b7c7a3', '#c3b1d6', '0.7', '#9cc5c0', '#e0b7cd', '0.55'
+
+def _edges(days):
+    "Left edges of the evenings' stripes, and the right edge of the last"
+    step = np.diff(days).astype(int).max() if len(days)>1 else 1
+    return np.append(days, days[-1]+step)
+
+def _bars(ax, universe, kinds, cols):
+    "A row of coloured stripes for each fund"
+    edges = _edges(universe.view.sessions)
+    x = (edges - np.datetime64('1970-01-01')).astype(int)
+    for y,j in enumerate(cols):
+        code = np.array([kinds.index(reason_kind(o) or 'may be held') for o in universe.reason[:,j]])
+        start = np.flatnonzero(np.r_[True, code[1:]!=code[:-1]])
+        span = np.c_[x[start], x[np.r_[start[1:], len(code)]] - x[start]]
+        for k in np.unique(code): ax.broken_barh(span[code[start]==k], (y-.4, .8), color=_COLORS[k%len(_COLORS)], lw=0)
+    ax.set_yticks(range(len(cols)), universe.view.ids[cols])
+    ax.invert_yaxis()
+    ax.xaxis_date()
+
+# %% ../nbs/modules/20_universe.ipynb #4119989d
+def membership_plot(
+    universe:Universe, # With a view of several sessions
+    most:int=40, # Rows for single funds; where there are more, only their number is drawn
+    ax=None,
+): # Axes
+    "When each fund could be held, and why it could not be at other times"
+    import matplotlib.pyplot as plt
+    from matplotlib.dates import AutoDateLocator
+    from matplotlib.patches import Patch
+    found = membership_counts(universe).drop(columns=NOT_LISTED, errors='ignore')
+    cols,kinds = np.flatnonzero((universe.reason!=NOT_LISTED).any(axis=0)),[*found.columns, NOT_LISTED]
+    if ax is None: ax = plt.subplots(figsize=(7.5, 2.6 if len(cols)>most else .8 + .2*len(cols)))[1]
+    colors = [_COLORS[k%len(_COLORS)] for k in range(len(found.columns))]
+    if len(cols)<=most: _bars(ax, universe, kinds, cols)
+    else:
+        ax.stackplot(found.index, found.T.to_numpy(), colors=colors, step='post')
+        ax.set(ylabel='funds', xlim=(found.index[0], found.index[-1]))
+    handles = [Patch(color=c, label=k) for c,k in zip(colors, kinds)]
+    ax.legend(handles=handles, loc='upper left', bbox_to_anchor=(1, 1))
+    ax.xaxis.set_major_locator(AutoDateLocator(maxticks=6))
+    return ax

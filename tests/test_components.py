@@ -5,6 +5,7 @@ import pytest
 
 from quantetf.core import ConfigError, find_settings, kinds
 from quantetf.data.check import BrokenPromise, check_component, sample_panel
+from quantetf.data.view import Fact, Panel
 from quantetf.strategy import load_strategy, make_strategy, strategy_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,12 +13,27 @@ IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
     ('portfolio', 'inverse_volatility'):dict(n=3)}
+LISTS = kinds('universe')
+NEEDED |= {('universe', 'union'):dict(of=(LISTS['static'](IDS[:3]), LISTS['static'](IDS[2:5]))),
+    ('universe', 'intersection'):dict(of=(LISTS['static'](IDS[:5]), LISTS['all']())), ('filter', 'min_dollar_volume'):dict(usd=2e8),
+    ('filter', 'top_k'):dict(k=3), ('filter', 'price'):dict(min_usd=70.), ('filter', 'asset_class'):dict(exclude=('bond',)),
+    ('filter', 'category'):dict(include=('Large*',)), ('filter', 'region'):dict(include=('US',)),
+    ('filter', 'expense_ratio'):dict(max_bps=10.)}
 ROLES = 'universe', 'filter', 'feature', 'alpha', 'risk', 'costs', 'portfolio'
+
+
+def market():
+    "The sample market with every fact that a filter asks for"
+    p = sample_panel()
+    first = str(p.sessions[0])
+    values = dict(category='Large Blend', region='US', leverage='1', expense_ratio='0.0009')
+    facts = {k:[Fact('CORE', first, first, v), Fact('TECH', str(p.sessions[400]), str(p.sessions[420]), v)] for k,v in values.items()}
+    return Panel(p.sessions, p.ids, p._fields, p.version, dict(p._facts) | facts, p.rate, p._events, p.exchange, p.basis)
 
 
 @pytest.mark.parametrize('role,kind', [(role, kind) for role in ROLES for kind in sorted(kinds(role))])
 def test_promises(role, kind):
-    check_component(kinds(role)[kind](**NEEDED.get((role, kind), {})), sample_panel())
+    check_component(kinds(role)[kind](**NEEDED.get((role, kind), {})), market())
 
 
 def test_a_component_that_breaks_them_is_caught():
