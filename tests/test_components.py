@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
-    ('portfolio', 'inverse_volatility'):dict(n=3)}
+    ('portfolio', 'inverse_volatility'):dict(n=3), ('risk', 'pca'):dict(factors=1)}
 ROLES = 'universe', 'filter', 'feature', 'alpha', 'risk', 'costs', 'portfolio'
 
 
