@@ -135,18 +135,18 @@ def _half_bps(x, what):
 @dataclass(frozen=True)
 class HalfSpread:
     "Half of the quoted bid-ask spread, in basis points of the notional, by fund"
-    bps:float|None=2. # Of funds that the table does not name; None: these cannot be traded
+    half_bps:float|None=2. # Of funds that the table does not name; None: these cannot be traded
     funds:dict[str,float]=field(default_factory=dict) # Ticker or id -> basis points
     def __post_init__(self):
-        if self.bps is not None: _half_bps(self.bps, 'bps')
+        if self.half_bps is not None: _half_bps(self.half_bps, 'half_bps')
         for k,x in self.funds.items(): _half_bps(x, f'funds.{k}')
-        if self.bps is None and not self.funds: raise ParameterError('half_spread needs bps, or a table of funds, or both')
+        if self.half_bps is None and not self.funds: raise ParameterError('half_spread needs half_bps, or a table of funds, or both')
     def terms(self, view)->CostTerms:
-        each = np.full(len(view.ids), np.nan if self.bps is None else self.bps/1e4)
+        each = np.full(len(view.ids), np.nan if self.half_bps is None else self.half_bps/1e4)
         for name,x in self.funds.items(): each[np.searchsorted(view.ids, view.resolve(name))] = x/1e4
         rate = np.broadcast_to(each, (len(view), len(each)))
-        if self.bps is not None: return CostTerms(rate)
-        return KnownTerms(rate, _ids(view), 'not in the table of half-spreads; add it, or give bps')
+        if self.half_bps is not None: return CostTerms(rate)
+        return KnownTerms(rate, _ids(view), 'not in the table of half-spreads; add it, or give half_bps')
 
 # %% ../nbs/modules/24_costs.ipynb #3b7eed32
 def _median(x, least):
@@ -205,7 +205,7 @@ class SpreadSteps:
 @dataclass(frozen=True)
 class SpreadPower:
     "Half a spread that falls with a power of the median dollar volume"
-    bps:float=1.     # Basis points at `usd` dollars a day
+    half_bps:float=1. # Basis points at `usd` dollars a day
     usd:float=1e8    # Dollars a day
     power:float=.5   # By how much it falls: 0.5 halves it where the volume is four times as large
     least:float=.25  # Basis points, however large the volume
@@ -214,12 +214,12 @@ class SpreadPower:
     min_obs:float=.9 # Part of them that must have a close and a volume
     def __post_init__(self):
         _check_window(self)
-        for k in ('bps', 'least', 'most'): _half_bps(getattr(self, k), k)
+        for k in ('half_bps', 'least', 'most'): _half_bps(getattr(self, k), k)
         if not (self.usd>0 and 0<=self.power<=2):
             raise ParameterError(f'usd must be above 0 and power from 0 to 2, got {self.usd}, {self.power}')
         if self.least>self.most: raise ParameterError(f'least={self.least} is above most={self.most}')
     def terms(self, view)->CostTerms:
-        return _by_volume(self, view, lambda volume: np.clip(self.bps*(volume/self.usd)**-self.power, self.least, self.most))
+        return _by_volume(self, view, lambda volume: np.clip(self.half_bps*(volume/self.usd)**-self.power, self.least, self.most))
 
 # %% ../nbs/modules/24_costs.ipynb #721c6ed0
 @dataclass(frozen=True, eq=False)

@@ -308,12 +308,12 @@ class PrincipalComponents:
 def betas(
     view,          # `View` of one session
     columns,       # (K,) instrument ids
-    benchmark:str, # Instrument id
+    benchmark:str, # Instrument id or ticker
     window:int=252, # Sessions to look back
     min_obs:float=.9, # Part of the window on which each has a return together with the benchmark
 )->np.ndarray: # (K,)
     "Slope of each instrument's daily total returns on the benchmark's"
-    r = window_returns(view, [*columns, benchmark], window)
+    r = window_returns(view, [*columns, view.resolve(benchmark)], window)
     ok = ~np.isnan(r[:,:-1]) & ~np.isnan(r[:,-1:])
     n,least = ok.sum(axis=0),max(2, ceil(min_obs*window - 1e-9))
     if (n<least).any(): raise _too_few(n, view, columns, window, least, f'{n.min()} returns shared with {benchmark}')
