@@ -5,24 +5,32 @@
 # %% ../nbs/modules/24_costs.ipynb #6cdefa14
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from math import ceil
 
 import numpy as np
 from fastcore.basics import patch
 
 from .core import DataError, ParameterError, register
+from .features import std_log_returns
+from .universe import basis_on
 
 # %% auto #0
-__all__ = ['CostTerms', 'Proportional']
+__all__ = ['CostTerms', 'UnknownCost', 'KnownTerms', 'Proportional', 'HalfSpread', 'dollar_volume', 'SpreadSteps', 'SpreadPower',
+           'CommissionTerms', 'PerShare', 'ImpactTerms', 'SqrtImpact', 'SumTerms', 'Composite']
 
 # %% ../nbs/modules/24_costs.ipynb #271e5250
 @dataclass(frozen=True, eq=False)
 class CostTerms:
     "What trading costs after each close of a view"
-    rate:np.ndarray # (R, N) cost per unit of traded notional, a fraction
+    rate:np.ndarray # (R, N) the part of the cost that is proportional to the notional, a fraction; NaN where nobody knows
+    convex = True   # Is the cost of a trade a convex function of its size?
     def __len__(self): return len(self.rate)
+    def _each(self, f): return CostTerms(f(self.rate))
     def __getitem__(self, i): # One session, or several by number
-        return CostTerms(self.rate[i:i+1] if isinstance(i, int) and i>=0 else self.rate[np.array(i, ndmin=1)])
+        rows = slice(i, i+1) if isinstance(i, int) and i>=0 else np.array(i, ndmin=1)
+        return self._each(lambda x: x[rows])
+    def _of(self, shares, notional): return (self.rate[0] if notional.ndim==1 else self.rate)*notional
     def charge(self,
         shares, # Signed shares to trade, (R, N), or (N,) for terms of one session
         price,  # Price per share, in currency, of the same shape
@@ -31,17 +39,23 @@ class CostTerms:
         notional = np.abs(np.multiply(shares, price))
         if notional.ndim==1 and len(self)!=1:
             raise ParameterError(f'these terms are for {len(self)} sessions; take one with terms[i] to charge a single list of trades')
-        cost = (self.rate[0] if notional.ndim==1 else self.rate)*notional
-        return _settled(cost, np.asarray(shares)) if np.isnan(np.add.reduce(cost, axis=None)) else cost
+        cost = self._of(shares, notional)
+        return self._settled(cost, np.asarray(shares), notional) if np.isnan(np.add.reduce(cost, axis=None)) else cost
 
 # %% ../nbs/modules/24_costs.ipynb #e5d15c6f
-def _settled(cost, shares):
+@patch
+def _settled(self:CostTerms, cost, shares, notional):
     "`cost` with zero where nothing is traded; an unknown cost of an actual trade is an error"
     unknown = np.isnan(cost) & (shares!=0)
-    if unknown.any():
-        columns = np.unique(np.nonzero(unknown)[-1]).tolist()
-        raise DataError(f'no price or share count for a trade in instrument column(s) {columns}; price every trade first')
-    return np.where(np.isnan(cost), 0., cost)
+    if not unknown.any(): return np.where(np.isnan(cost), 0., cost)
+    priced = unknown & ~np.isnan(notional)
+    raise self._unknown(priced, shares, notional) if priced.any() else CostTerms._unknown(self, unknown, shares, notional)
+
+@patch
+def _unknown(self:CostTerms, where, shares, notional):
+    "The error about trades whose cost is not known"
+    columns = np.unique(np.nonzero(where)[-1]).tolist()
+    return DataError(f'no price or share count for a trade in instrument column(s) {columns}; price every trade first')
 
 # %% ../nbs/modules/24_costs.ipynb #a8d30534
 @patch
@@ -59,7 +73,48 @@ def at(self:CostTerms,
     cols:np.ndarray, # (R, W) columns for each session
 )->CostTerms:
     "The terms of some columns of each session"
-    return CostTerms(np.take_along_axis(self.rate, cols, axis=1))
+    return self._each(lambda x: np.take_along_axis(x, cols, axis=1))
+
+@patch
+def in_units(self:CostTerms,
+    shares, # In a unit: a number, (N,), (R, N), or (R, W) after `at`
+)->CostTerms:
+    "Terms for trades that are counted in units of so many shares, at the price of a unit"
+    return self
+
+# %% ../nbs/modules/24_costs.ipynb #b0bb3c2b
+@patch
+def slope(self:CostTerms,
+    notional, # Currency, signed or not, (R, N), or (N,) for terms of one session
+)->np.ndarray: # Of the shape of `notional`
+    "What one more unit of notional costs, a fraction, at trades of this size"
+    n = np.abs(np.asarray(notional, float))
+    return self._slope(n) if n.ndim>1 or len(self)==1 else self._one_session()
+
+@patch
+def _one_session(self:CostTerms):
+    raise ParameterError(f'these terms are for {len(self)} sessions; take one with terms[i]')
+
+@patch
+def _slope(self:CostTerms, n): return np.broadcast_to(self.rate[0] if n.ndim==1 else self.rate, n.shape)
+
+# %% ../nbs/modules/24_costs.ipynb #9cac0cd7
+class UnknownCost(DataError):
+    "A trade of which nobody knows what it costs"
+
+@dataclass(frozen=True, eq=False)
+class KnownTerms(CostTerms):
+    "Terms that know for whom they hold: a fund without is named when it is traded"
+    ids:np.ndarray # (R, N) instruments
+    why:str=''     # What a fund without a rate lacks
+    _arrays = 'rate','ids'
+    def _each(self, f): return replace(self, **{k:f(getattr(self, k)) for k in self._arrays})
+    def total(self, shares, price): return self.charge(shares, price).sum(axis=-1)
+    def _unknown(self, where, shares, notional):
+        names = sorted(set((self.ids[0] if where.ndim==1 else np.broadcast_to(self.ids, where.shape))[where].tolist()))
+        return UnknownCost(f'{", ".join(names[:5])} cannot be traded: {self.why}')
+
+def _ids(view): return np.broadcast_to(view.ids, (len(view), len(view.ids)))
 
 # %% ../nbs/modules/24_costs.ipynb #88939d13
 @register('costs', 'proportional')
@@ -70,3 +125,206 @@ class Proportional:
     def __post_init__(self):
         if not 0<=self.bps<=1000: raise ParameterError(f'bps must be from 0 to 1000 (10 is 0.1 % of the notional), got {self.bps}')
     def terms(self, view)->CostTerms: return CostTerms(np.broadcast_to(self.bps/1e4, (len(view), len(view.ids))))
+
+# %% ../nbs/modules/24_costs.ipynb #fdd0ac01
+def _half_bps(x, what):
+    "A half-spread in basis points makes sense"
+    if not 0<=x<=1000: raise ParameterError(f'{what} must be from 0 to 1000 basis points, got {x}')
+
+@register('costs', 'half_spread')
+@dataclass(frozen=True)
+class HalfSpread:
+    "Half of the quoted bid-ask spread, in basis points of the notional, by fund"
+    half_bps:float|None=2. # Of funds that the table does not name; None: these cannot be traded
+    funds:dict[str,float]=field(default_factory=dict) # Ticker or id -> basis points
+    def __post_init__(self):
+        if self.half_bps is not None: _half_bps(self.half_bps, 'half_bps')
+        for k,x in self.funds.items(): _half_bps(x, f'funds.{k}')
+        if self.half_bps is None and not self.funds: raise ParameterError('half_spread needs half_bps, or a table of funds, or both')
+    def terms(self, view)->CostTerms:
+        each = np.full(len(view.ids), np.nan if self.half_bps is None else self.half_bps/1e4)
+        for name,x in self.funds.items(): each[np.searchsorted(view.ids, view.resolve(name))] = x/1e4
+        rate = np.broadcast_to(each, (len(view), len(each)))
+        if self.half_bps is not None: return CostTerms(rate)
+        return KnownTerms(rate, _ids(view), 'not in the table of half-spreads; add it, or give half_bps')
+
+# %% ../nbs/modules/24_costs.ipynb #3b7eed32
+def _median(x, least):
+    "(r, N) medians over axis 1 of (r, n, N), NaN where there are fewer than `least` numbers"
+    count,x = (~np.isnan(x)).sum(axis=1)[:,None],np.sort(x, axis=1) # NaN comes last
+    low,high = (np.take_along_axis(x, k//2, axis=1)[:,0] for k in (np.maximum(count-1, 0), count))
+    return np.where(count[:,0]>=least, (low+high)/2, np.nan)
+
+def dollar_volume(
+    view,          # `View`
+    window:int=63, # Sessions
+    min_obs:float=.9, # Part of the window that must have a close and a volume
+    max_bytes:int=2**25, # Largest window to hold at once
+)->np.ndarray: # (R, N) currency per session; NaN where it is not known
+    "Median of close times volume"
+    least,step = max(1, ceil(min_obs*window - 1e-9)),max(1, max_bytes//(8*window*len(view.ids)))
+    parts = (view[i:i+step] for i in range(0, max(len(view), 1), step))
+    usd = np.concatenate([_median(o.window('close', window)*o.window('volume', window), least) for o in parts])
+    basis = basis_on(view, slice(None))
+    return np.where((basis=='as_traded') | (basis=='split_adjusted'), usd, np.nan)
+
+# %% ../nbs/modules/24_costs.ipynb #cfbbafc5
+_NO_VOLUME = 'no dollar volume is known of it over the {} sessions before (closes and volumes of their day, enough of them, and not zero)'
+
+def _by_volume(o, view, half_bps):
+    "Terms with the rate `half_bps` of dollar volumes; a fund that nobody trades has no spread"
+    usd = dollar_volume(view, o.window, o.min_obs)
+    rate = half_bps(np.where(usd>0, usd, np.nan))/1e4
+    return KnownTerms(rate, _ids(view), _NO_VOLUME.format(o.window))
+
+def _check_window(o):
+    if o.window<2: raise ParameterError(f'window must be 2 sessions or more, got {o.window}')
+    if not 0<o.min_obs<=1: raise ParameterError(f'min_obs is a part of the window, above 0 and at most 1, got {o.min_obs}')
+
+@register('costs', 'spread_steps')
+@dataclass(frozen=True)
+class SpreadSteps:
+    "Half a spread in steps of the median dollar volume"
+    steps:list[list[float]]=field(default_factory=lambda: [[1e9, .5], [1e8, 1.], [1e7, 3.], [0, 10.]]) # [dollars a day or more, bps]
+    window:int=63    # Sessions of the median
+    min_obs:float=.9 # Part of them that must have a close and a volume
+    def __post_init__(self):
+        _check_window(self)
+        if not self.steps or any(len(o)!=2 for o in self.steps): raise ParameterError('steps must be pairs [dollars a day, basis points]')
+        usd = [o[0] for o in self.steps]
+        if usd!=sorted(set(usd), reverse=True) or usd[-1]!=0:
+            raise ParameterError(f'steps must fall from the most dollars a day to 0, got {usd}')
+        for a,x in self.steps: _half_bps(x, f'the half-spread at {a:g} dollars a day')
+    def terms(self, view)->CostTerms:
+        usd,bps = np.array(self.steps, float)[::-1].T
+        def of(volume): return np.where(np.isnan(volume), np.nan, bps[np.searchsorted(usd, np.nan_to_num(volume), side='right')-1])
+        return _by_volume(self, view, of)
+
+# %% ../nbs/modules/24_costs.ipynb #df70c17a
+@register('costs', 'spread_power')
+@dataclass(frozen=True)
+class SpreadPower:
+    "Half a spread that falls with a power of the median dollar volume"
+    half_bps:float=1. # Basis points at `usd` dollars a day
+    usd:float=1e8    # Dollars a day
+    power:float=.5   # By how much it falls: 0.5 halves it where the volume is four times as large
+    least:float=.25  # Basis points, however large the volume
+    most:float=50.   # Basis points, however small
+    window:int=63    # Sessions of the median
+    min_obs:float=.9 # Part of them that must have a close and a volume
+    def __post_init__(self):
+        _check_window(self)
+        for k in ('half_bps', 'least', 'most'): _half_bps(getattr(self, k), k)
+        if not (self.usd>0 and 0<=self.power<=2):
+            raise ParameterError(f'usd must be above 0 and power from 0 to 2, got {self.usd}, {self.power}')
+        if self.least>self.most: raise ParameterError(f'least={self.least} is above most={self.most}')
+    def terms(self, view)->CostTerms:
+        return _by_volume(self, view, lambda volume: np.clip(self.half_bps*(volume/self.usd)**-self.power, self.least, self.most))
+
+# %% ../nbs/modules/24_costs.ipynb #721c6ed0
+@dataclass(frozen=True, eq=False)
+class CommissionTerms(KnownTerms):
+    "So much a share, within a minimum per order and a part of its notional"
+    usd:np.ndarray|None=None # (R, N) for each share, or unit
+    minimum:float=0.         # Currency per order
+    most:float|None=None     # Part of the notional
+    _arrays = 'rate','ids','usd'
+    @property
+    def convex(self): return not self.minimum
+    def in_units(self, shares): return replace(self, usd=self.usd*np.asarray(shares, float))
+    def _of(self, shares, notional):
+        usd = self.usd[0] if notional.ndim==1 else self.usd
+        cost = np.maximum(usd*np.abs(shares), self.minimum)
+        if self.most is not None: cost = np.minimum(cost, self.most*notional)
+        return np.where(notional>0, cost, usd*notional) # Nothing, or NaN
+    def _slope(self, n):
+        rate = self.rate[0] if n.ndim==1 else self.rate
+        slope = np.where((n>0) & (rate*n<self.minimum), 0*rate, rate)
+        return slope if self.most is None or not self.minimum else np.where(self.most*n<=self.minimum, self.most + 0*rate, slope)
+
+# %% ../nbs/modules/24_costs.ipynb #8c6563bf
+@register('costs', 'per_share')
+@dataclass(frozen=True)
+class PerShare:
+    "A commission for each share, with a minimum per order and a most"
+    usd:float=.005      # For each share
+    minimum:float=1.    # For each order
+    most:float|None=.01 # Part of the notional that an order costs at most; None: no limit
+    assume_as_traded:bool=False # Count shares at closes that are adjusted for splits, too
+    def __post_init__(self):
+        if not (0<=self.usd<=1 and 0<=self.minimum<=1000):
+            raise ParameterError(f'usd must be from 0 to 1 a share and minimum from 0 to 1000 an order, got {self.usd}, {self.minimum}')
+        if self.most is not None and not 0<self.most<=.1:
+            raise ParameterError(f'most is a part of the notional, up to 0.1, got {self.most}')
+    def terms(self, view)->CostTerms:
+        basis,close = basis_on(view, slice(None)),view.lag('close')
+        known = (basis=='as_traded') | (self.assume_as_traded & (basis=='split_adjusted'))
+        usd = np.where(known, self.usd, np.nan)
+        why = 'its closes are not those of their day, so nobody knows the number of shares (splits from actions.csv, or assume_as_traded)'
+        rate = usd/close if self.most is None else np.minimum(usd/close, self.most)
+        return CommissionTerms(rate, _ids(view), why, usd, self.minimum, self.most)
+
+# %% ../nbs/modules/24_costs.ipynb #47dcafc8
+@patch
+def largest(self:CostTerms)->np.ndarray: # (R, N) currency
+    "The notional up to which the terms were meant; infinity where they set no limit"
+    return np.broadcast_to(np.inf, self.rate.shape)
+
+@dataclass(frozen=True, eq=False)
+class ImpactTerms(KnownTerms):
+    "Costs that grow with the power 3/2 of the notional"
+    scale:np.ndarray|None=None # (R, N) cost of one unit of notional
+    limit:np.ndarray|None=None # (R, N) notional
+    _arrays = 'rate','ids','scale','limit'
+    def largest(self): return self.limit
+    def _of(self, shares, notional): return (self.scale[0] if notional.ndim==1 else self.scale)*notional*np.sqrt(notional)
+    def _slope(self, n): return 1.5*(self.scale[0] if n.ndim==1 else self.scale)*np.sqrt(n)
+
+# %% ../nbs/modules/24_costs.ipynb #d2f8565b
+@register('costs', 'sqrt_impact')
+@dataclass(frozen=True)
+class SqrtImpact:
+    "Impact as the square root of the part of an ordinary day's volume, in units of daily volatility"
+    coefficient:float=.5 # Daily volatilities that an order of a whole day's volume costs
+    participation:float=.1 # Part of the daily volume that an order should not exceed; see `largest`
+    window:int=63    # Sessions of the median volume and of the volatility
+    min_obs:float=.9 # Part of them that must be there
+    def __post_init__(self):
+        _check_window(self)
+        if not 0<=self.coefficient<=10: raise ParameterError(f'coefficient must be from 0 to 10, got {self.coefficient}')
+        if not 0<self.participation<=1: raise ParameterError(f'participation must be above 0 and at most 1, got {self.participation}')
+    def terms(self, view)->CostTerms:
+        least = max(2, ceil(self.min_obs*self.window - 1e-9))
+        usd,vol = dollar_volume(view, self.window, self.min_obs),view.roll(lambda w: std_log_returns(w, least), 'tr', self.window+1)
+        usd = np.where((usd>0) & ~np.isnan(vol), usd, np.nan)
+        why = _NO_VOLUME.format(self.window) + ', or no volatility'
+        return ImpactTerms(0*usd, _ids(view), why, self.coefficient*vol/np.sqrt(usd), self.participation*usd)
+
+# %% ../nbs/modules/24_costs.ipynb #bbec4516
+@dataclass(frozen=True, eq=False)
+class SumTerms(KnownTerms):
+    "Several terms, paid together"
+    parts:tuple=()
+    @property
+    def convex(self): return all(o.convex for o in self.parts)
+    def _each(self, f): return replace(self, rate=f(self.rate), ids=f(self.ids), parts=tuple(o._each(f) for o in self.parts))
+    def in_units(self, shares): return replace(self, parts=tuple(o.in_units(shares) for o in self.parts))
+    def largest(self): return np.minimum.reduce([o.largest() for o in self.parts])
+    def _of(self, shares, notional): return sum(o._of(shares, notional) for o in self.parts)
+    def _slope(self, n): return sum(o._slope(n) for o in self.parts)
+    def _unknown(self, where, shares, notional):
+        for o in self.parts:
+            if (missing := where & np.isnan(o._of(shares, notional))).any(): return o._unknown(missing, shares, notional)
+
+@register('costs', 'composite')
+@dataclass(frozen=True)
+class Composite:
+    "The sum of several cost models"
+    parts:tuple=field(default=(), metadata={'role':'costs'}) # Cost models
+    def __post_init__(self):
+        if isinstance(self.parts, (list, tuple)) and self.parts: return
+        raise ParameterError('parts must be a list of cost models: "- kind: ..."')
+    def terms(self, view)->CostTerms:
+        parts = tuple(o.terms(view) for o in self.parts)
+        rate = sum(o.rate for o in parts)
+        return CostTerms(rate) if all(type(o) is CostTerms for o in parts) else SumTerms(rate, _ids(view), '', parts)

@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from quantetf.core import ConfigError, find_settings, kinds
+from quantetf.costs import Proportional
 from quantetf.data.check import BrokenPromise, check_component, sample_panel
 from quantetf.data.view import Fact, Panel
 from quantetf.strategy import load_strategy, make_strategy, strategy_config
@@ -12,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
-    ('portfolio', 'inverse_volatility'):dict(n=3)}
+    ('portfolio', 'inverse_volatility'):dict(n=3), ('risk', 'pca'):dict(factors=1), ('costs', 'composite'):dict(parts=(Proportional(),))}
 LISTS = kinds('universe')
 NEEDED |= {('universe', 'union'):dict(of=(LISTS['static'](IDS[:3]), LISTS['static'](IDS[2:5]))),
     ('universe', 'intersection'):dict(of=(LISTS['static'](IDS[:5]), LISTS['all']())), ('filter', 'min_dollar_volume'):dict(usd=2e8),
