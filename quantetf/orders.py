@@ -25,8 +25,9 @@ def _net_of_costs(
     "Fractional shares that bring the holdings to `weights` of what remains after their cost"
     per_unit,nav = weights/price,np.asarray(nav, float)
     left,enough = nav,1e-8*nav
-    for _ in range(60):
+    for k in range(60):
         again = nav - terms.total(per_unit*left[...,None] - held, price)
+        if k>30: again = np.minimum(again, left) # A minimum fee is a jump, and might be crossed to and fro for ever
         change,left = np.abs(again-left),again
         if not _some(change>enough): return per_unit*left[...,None] - held
     raise ArithmeticError('costs do not settle: a trade seems to cost more than it moves')
@@ -64,18 +65,20 @@ def funded(
     held=0.,          # (..., N) shares before the trades, which end at whole lots
 )->tuple: # Trades (..., N) that can be paid, their cost (..., N), and what they take from cash (...)
     "The trades with purchases scaled down to what cash and sales can pay"
-    value,cost = trade*price,terms.charge(trade, price)
-    spent = (value+cost).sum(axis=-1)
-    short = spent>cash + 1e-9*np.abs(value).sum(axis=-1)
-    if not _some(short): return trade,cost,spent
-    buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
-    part = np.where(short, np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1), 1)
-    less = trade*np.where(trade>0, np.asarray(part)[...,None], 1)
-    if lot is not None:
-        whole = np.maximum(np.floor((held+less)/lot + 1e-6)*lot - held, 0)
-        less = np.where((trade>0) & np.expand_dims(short, -1), whole, less)
-    cost = terms.charge(less, price)
-    return less,cost,(less*price+cost).sum(axis=-1)
+    for k in range(20):
+        value,cost = trade*price,terms.charge(trade, price)
+        spent = (value+cost).sum(axis=-1)
+        short = spent>cash + 1e-9*np.abs(value).sum(axis=-1)
+        if not _some(short): return trade,cost,spent
+        buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
+        part = np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1) if k<19 else 0. # Not even the smallest fees can be paid
+        less = trade*np.where(trade>0, np.asarray(np.where(short, part, 1))[...,None], 1)
+        if lot is not None:
+            whole = np.maximum(np.floor((held+less)/lot + 1e-6)*lot - held, 0)
+            less = np.where((trade>0) & np.expand_dims(short, -1), whole, less)
+        trade = less
+    cost = terms.charge(trade, price)
+    return trade,cost,(trade*price+cost).sum(axis=-1)
 
 # %% ../nbs/modules/28_orders.ipynb #21e085a8
 def _affordable(trade, held, nav, price, terms, limits, lot):

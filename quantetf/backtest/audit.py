@@ -253,8 +253,8 @@ def trace(
             if books is None: said['portfolio','weights'] = s.choose(signals).weights
             else: said['portfolio','weights'] = np.vstack([s.choose(signals[i], books.get(d)).weights for i,d in enumerate(view.sessions)])
             said.asking = 'costs','of 100 shares at 50'
-            shares = np.full((len(view), len(view.ids)), 100.)
-            said[said.asking] = strategy.costs.terms(view).charge(shares, shares/2)
+            terms = strategy.costs.terms(view)
+            said[said.asking] = terms.charge(np.where(np.isnan(terms.rate), 0., 100.), np.full(terms.rate.shape, 50.))
         except Exception as e: said[said.asking] = f'{type(e).__name__}: {e}'
     return said
 

@@ -17,7 +17,7 @@ from ..core import LookaheadError, ParameterError, Settings, find_settings, posi
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
 from ..metrics import annual_return, intervals, total_return
-from ..production.packet import dataset_words, plain, strategy_words
+from ..production.packet import dataset_words, described, plain, strategy_words
 from ..report import backtest_page
 from ..runs import Run, code_hash, environment, publish_run, run_id
 from ..store import content_hash
@@ -167,7 +167,7 @@ def _setting(result, snapshot):
     "What was simulated"
     s,rules = result.strategy,result.strategy.execution
     holds = [dict(session=str(a), reason=str(b)) for a,b in zip(result.panel.sessions[result.rows], result.decision.reason) if b]
-    costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else type(s.costs).__name__
+    costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else described(s.costs)
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
         rebalances=len(result.rows), holds=holds, capital=plain(result.capital, 2),

@@ -46,6 +46,8 @@ class Ledger:
         return self.factor[rows,self.place[cols]] if self.splits else 1.
     def lot(self, rows, cols=slice(None)): # Units in one lot; None for fractional shares
         return None if self.rules.shares=='fractional' else self.rules.lot/self.shares(rows, cols)
+    def counted(self, terms, rows, cols=slice(None)): # Cost terms for trades in units
+        return terms.in_units(self.shares(rows, cols)) if self.splits else terms
     def grown(self, a, b): # What one unit of cash at row `a` has become at row `b`
         return 1. if self.index is None else self.index[b]/self.index[a]
 
@@ -184,7 +186,7 @@ class _Walk:
     "An account that walks along the sessions"
     def __init__(self, ledger, start, cash, units, flows, terms):
         L,r = ledger,ledger.rules
-        self.ledger,self.row,self.cash,self.units,self.owed,self.terms = ledger,start,cash,units.copy(),0.,terms
+        self.ledger,self.row,self.cash,self.units,self.owed,self.given = ledger,start,cash,units.copy(),0.,terms
         self.arriving,self.paid = np.zeros(len(L.close)+1),np.zeros(len(L.ex))
         self.event,self.quiet = np.searchsorted(L.ex, start+1),not len(L.ex)
         self.flows,self.fills,self.settled = dict(zip(flows[0].tolist(), flows[1].tolist())),[],True
@@ -193,6 +195,8 @@ class _Walk:
         self.split,self.pays,stops = set(split.tolist()),set(pays.tolist()),np.unique(np.concatenate([split, pays, flows[0]]))
         self.stops = stops if len(stops) else None
 
+    @property
+    def terms(self): return self.ledger.counted(self.given, self.row)
     def to(self, row): # Go to a later row
         if row==self.row: return
         if self.stops is not None:
@@ -348,7 +352,7 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
     for k,(d,f) in enumerate(zip(rows.tolist(), fills.tolist())):
         w.to(d)
         w.settle()
-        price,w.terms = L.last(d),terms[k]
+        price,w.given = L.last(d),terms[k]
         shown = price if L.plain else np.where(np.isnan(price), 1., price)
         weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d]))
         if f>end or np.isnan(weights[0]): continue
@@ -415,7 +419,8 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
     gone,fill,later = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.size(deep(after), cols)
     missing,later = np.isnan(fill),np.where(np.isnan(later), 0., later)
     worth = np.where(L.closed[cols]<deep(after), 0., later) if L.closing else later
-    fill,terms,lot_s,lot = np.where(missing, 0., fill),terms.at(cols),L.lot(deep(sized), cols),L.lot(deep(fills), cols)
+    fill,terms = np.where(missing, 0., fill),L.counted(terms.at(cols), deep(fills), cols)
+    lot_s,lot = L.lot(deep(sized), cols),L.lot(deep(fills), cols)
     if lot is not None and np.any(lot_s!=lot): return None
     first,income,units = cash*L.grown(start, sized[0]),_Income(L, fills, slot, start, W),np.zeros((R+1, W+1))
     nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, later/size-1)[:-1])) # A first guess, without costs and payments
