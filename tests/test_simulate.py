@@ -391,44 +391,51 @@ class Case:
         return f(panel, rows, target, terms, self.rules, self.start, self.end, self.cash, flows, self.limits)
 
 
-def some(*parts, most=4): return st.lists(st.tuples(*parts), max_size=most).map(tuple)
-def one_each(*parts, most=4): return st.lists(st.tuples(*parts), max_size=most, unique_by=lambda o: o[0]).map(lambda o: tuple(sorted(o)))
+def some(*parts, least=0, most=4): return st.lists(st.tuples(*parts), min_size=least, max_size=most).map(tuple)
+def one_each(*parts, least=0, most=3):
+    return st.lists(st.tuples(*parts), min_size=least, max_size=most, unique_by=lambda o: o[0]).map(lambda o: tuple(sorted(o)))
+def either(*choices): return st.sampled_from(choices)
+
+
+THEMES = 'anything', 'limits', 'withdrawals', 'waiting', 'income' # What there is more of
 
 
 @st.composite
-def executions(draw):
-    shares = draw(st.sampled_from(['fractional', 'whole']))
-    return Execution(fill=draw(st.sampled_from(['next_close', 'next_open', 'same_close'])), shares=shares,
-        sizing=draw(st.sampled_from(['at_decision', 'at_fill'])), lot=draw(st.sampled_from([1, 5])) if shares=='whole' else 1,
-        min_trade=draw(st.sampled_from([0., 61.7])), band=draw(st.sampled_from([0., .0317, .117])),
-        participation=draw(st.sampled_from([None, .217, .0637])), rest=draw(st.sampled_from(['carry', 'drop'])),
-        dividends=draw(st.sampled_from(['wait', 'reinvest'])))
-
-
-limits = st.none() | st.builds(Constraints, max_weight=st.sampled_from([1., .41]), cash_buffer=st.sampled_from([0., .037, .113]),
-    max_turnover=st.sampled_from([None, .237, .613]))
+def executions(draw, theme):
+    shares,parts = draw(either('fractional', 'whole')),{'waiting':(.0637, .217), 'limits':(None,), 'withdrawals':(None,)}
+    return Execution(fill=draw(either('next_close', 'next_open', 'same_close')), sizing=draw(either('at_decision', 'at_fill')),
+        shares=shares, lot=draw(either(1, 5)) if shares=='whole' else 1, min_trade=draw(either(0., 61.7)),
+        band=draw(either(.0317, .117) if theme=='limits' else either(0., .0317, .117)),
+        participation=draw(either(*parts.get(theme, (None, .217, .0637)))), rest=draw(either('carry', 'drop')),
+        dividends=draw(either('reinvest') if theme=='income' else either('wait', 'reinvest')))
 
 
 @st.composite
 def cases(draw):
     "Numbers that are awkward where a tie would be decided by rounding, small where a reader wants to follow"
-    levels = tuple(draw(st.lists(st.sampled_from([10, 37, 5, 120]), min_size=2, max_size=6)))
+    theme = draw(either(*THEMES))
+    def least(what, n): return n if theme==what else 0
+    levels = tuple(draw(st.lists(either(10, 37, 5, 120), min_size=2, max_size=6)))
     S = draw(st.integers(15, 60))
     start,end = draw(st.integers(0, 4)),S-1-draw(st.integers(0, 4))
-    fund,row,book = st.integers(0, len(levels)-1),st.integers(0, S-1),st.integers(start, end)
-    one = st.tuples(*[st.sampled_from([1, 2, 0, 4])]*len(levels))
+    fund,row,later = st.integers(0, len(levels)-1),st.integers(0, S-1),st.integers(1, S-1)
+    one = st.tuples(*[either(1, 2, 0, 4)]*len(levels))
     def parts(): return None if draw(st.integers(0, 6))==6 else draw(one)
-    rows = sorted(draw(st.sets(book, min_size=1, max_size=8)))
-    return Case(levels, S, start, end, draw(executions()), seed=draw(st.integers(0, 99)),
+    rows = sorted(draw(st.sets(st.integers(start, end), min_size=1, max_size=8)))
+    limits = st.builds(Constraints, max_weight=either(1., .41, .23), cash_buffer=either(0., .037, .113),
+        max_turnover=either(None, .237, .613))
+    amounts = either(-1, -6, -3) if theme=='withdrawals' else either(-1, 2, -6, 4)
+    return Case(levels, S, start, end, draw(executions(theme)), seed=draw(st.integers(0, 99)),
         decisions=tuple((t, p, 0 if p is None else draw(st.integers(0, 3))) for t in rows for p in [parts()]),
-        holes=draw(some(fund, row, st.integers(1, 9))), no_open=draw(some(fund, row)), no_close=draw(some(fund, row)),
-        splits=draw(some(fund, st.integers(1, S-1), st.sampled_from(RATIOS))), listed=draw(one_each(fund, st.integers(1, S-1), most=2)),
-        paid=draw(some(fund, row, st.integers(0, 6), st.sampled_from([1, 3, 25]), most=8)),
-        closed=draw(one_each(fund, st.integers(1, S-1), st.sampled_from([None, 7., 0.]), most=2)),
-        rate=draw(st.sampled_from([None, .04])), no_rate=draw(st.lists(row, max_size=2).map(tuple)),
-        volume=draw(st.sampled_from([500, 3000, 90])), quiet=draw(some(fund, row)), bps=draw(st.sampled_from([0, 10, None])),
-        cash=draw(st.sampled_from([10_000., 2000.5, 777_777.])),
-        flows=draw(one_each(st.integers(start+1, end), st.integers(-6, 4).filter(bool), most=3)), limits=draw(limits))
+        holes=draw(some(fund, row, st.integers(1, 9), least=least('waiting', 2))),
+        no_open=draw(some(fund, row)), no_close=draw(some(fund, row)), listed=draw(one_each(fund, later, most=2)),
+        splits=draw(some(fund, later, either(*RATIOS), least=least('waiting', 2))),
+        paid=draw(some(fund, row, st.integers(0, 6), either(1, 3, 25), least=least('income', 5), most=8)),
+        closed=draw(one_each(fund, later, either(None, 7., 0.), most=2)),
+        rate=draw(either(None, .04)), no_rate=draw(st.lists(row, max_size=2).map(tuple)),
+        volume=draw(either(500, 3000, 90)), quiet=draw(some(fund, row)), bps=draw(either(0, 10, None)),
+        cash=draw(either(10_000., 2000.5, 777_777.)), limits=draw(limits if theme=='limits' else st.none() | limits),
+        flows=draw(one_each(st.integers(start+1, end), amounts, least=least('withdrawals', 2))))
 
 
 steady = rules_of(derandomize=True, database=None, deadline=None, max_examples=150, print_blob=False,
