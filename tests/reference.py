@@ -59,6 +59,7 @@ class Simulation:
         self.owed = []                      # (row of payment, fund, amount)
         self.orders = {}                    # Fund -> Order
         self.asked = None                   # Weights to be sized when they are filled
+        self.entitled = {}                  # Fund -> shares before the fraction was paid out, on the day of a split
         self.trades = []
 
     # What can be looked up
@@ -114,10 +115,12 @@ class Simulation:
         self.cash *= 1 + float(rate[t-1])*days/365
 
     def split(self, t, ratio):
-        "More or fewer shares, and orders for more or fewer; nobody keeps a fraction of a whole share"
+        "More or fewer shares, and orders; a fraction of a whole share is paid out, and still earns the dividend of the day"
+        self.entitled = {}
         for j in self.funds:
             if ratio[j]==1: continue
             self.shares[j] *= ratio[j]
+            self.entitled[j] = self.shares[j]
             if self.whole:
                 count = floor(self.shares[j] + WHOLE)
                 if (fraction := self.shares[j]-count)>WHOLE: self.trade(t, j, -fraction, self.last[j], 0., 'cash in lieu')
@@ -127,7 +130,8 @@ class Simulation:
     def dividends(self, t):
         e = self.panel._events
         for ex,pay,j,cash in zip(e.ex.tolist(), e.pay.tolist(), e.col.tolist(), e.cash.tolist()):
-            if ex==t and t<=e.closed[j] and self.shares[j]: self.owed.append((pay, j, self.shares[j]*cash))
+            shares = self.entitled.get(j, self.shares[j])
+            if ex==t and t<=e.closed[j] and shares: self.owed.append((pay, j, shares*cash))
 
     def closures(self, t):
         e = self.panel._events
