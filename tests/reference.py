@@ -59,6 +59,7 @@ class Simulation:
         self.owed = []                      # (row of payment, fund, amount)
         self.orders = {}                    # Fund -> Order
         self.asked = None                   # Weights to be sized when they are filled
+        self.entitled = {}                  # Fund -> shares before the fraction was paid out, on the day of a split
         self.trades = []
 
     # What can be looked up
@@ -114,7 +115,7 @@ class Simulation:
         self.cash *= 1 + float(rate[t-1])*days/365
 
     def split(self, t, ratio):
-        "More shares or fewer, and orders for them; a fraction of a whole share is paid out, and still earns the dividend of the day"
+        "More or fewer shares, and orders; a fraction of a whole share is paid out, and still earns the dividend of the day"
         self.entitled = {}
         for j in self.funds:
             if ratio[j]==1: continue

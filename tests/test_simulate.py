@@ -163,6 +163,14 @@ def test_what_is_over_the_volume_can_be_dropped(run):
 
 
 @both
+@pytest.mark.parametrize('flows', [(), ([1], [0.])], ids=['', 'a stop in between'])
+def test_what_is_dropped_is_not_taken_up_again_while_something_else_waits(run, flows):
+    panel = market([10]*6, [10]*3 + [NAN]*3, volume=[[9999]*3 + [200]*3, [9999]*3 + [NAN]*3])
+    a = account(run, panel, {0:[.5, .4], 2:[0, 1]}, Execution(participation=.1, rest='drop'), flows=flows)
+    assert traded(a)[2:]==[(3, 0, -20, 10, 0, 'rebalance')] # Of a sale of 50
+
+
+@both
 def test_a_volume_nobody_knows_is_an_error(run):
     with pytest.raises(DataError): account(run, market([10]*3, volume=[[9, NAN, 9]]), {0:[1]}, Execution(participation=.1))
 
@@ -268,6 +276,13 @@ def test_turnover_is_limited_except_at_the_start(run):
     assert traded(a)==[(1, 0, 100, 10, 0, 'rebalance'), (3, 0, -25, 10, 0, 'rebalance'), (3, 1, 25, 10, 0, 'rebalance')]
     a = account(run, market([10]*5, [10]*5), {0:[1, 0], 2:[0, 1]}, Execution(lot=10), limits=limits)
     assert [o.shares for o in a.trades]==near(100, -20, 20)
+
+
+@both
+def test_what_the_turnover_limit_leaves_is_sold_by_later_decisions(run):
+    targets = {0:[.5, .5]} | {r:[0, 1] for r in (2, 3, 4)}
+    a = account(run, market([10]*7, [10]*7), targets, WHOLE, limits=Constraints(max_turnover=.25))
+    assert [o.shares for o in a.trades]==near(50, 50, -25, 25, -25, 25) and a.nav==near(*[1000]*7)
 
 
 @both
@@ -477,7 +492,7 @@ def conserved(a, case):
     close,split,e = panel._fields['close'],panel._fields['split'],panel._events
     shares,last,cash,owed = [0.]*len(case.levels),[NAN]*len(case.levels),case.cash,[]
     for t in range(case.end+1):
-        gain = before = 0.
+        gain = 0.
         for j in case.funds: # A night passes, and with it the price of what is held
             old,last[j] = last[j],last[j]/split[t,j]
             shares[j] *= split[t,j]
@@ -491,10 +506,6 @@ def conserved(a, case):
             cash*panel.rate[t-1]*(panel.sessions[t]-panel.sessions[t-1]).astype(int)/365
         gain += income
         cash += income
-        for o in a.trades: # Their price is not always the close
-            if o.row==t: gain += o.shares*(last[o.fund] - o.price) - o.cost
-            if o.row==t: cash -= o.shares*o.price + o.cost
-            if o.row==t and o.why=='cash in lieu': shares[o.fund] += o.shares
         for ex,pay,j,x in zip(e.ex, e.pay, e.col, e.cash):
             if ex==t and t<=e.closed[j] and shares[j]:
                 gain += shares[j]*x
@@ -506,7 +517,10 @@ def conserved(a, case):
             cash += shares[j]*(last[j] if np.isnan(e.value[j]) else e.value[j])
             shares[j] = 0.
         for o in a.trades:
-            if o.row==t and o.why!='cash in lieu': shares[o.fund] += o.shares
+            if o.row!=t: continue
+            shares[o.fund] += o.shares
+            cash -= o.shares*o.price + o.cost
+            gain += o.shares*(last[o.fund] - o.price) - o.cost # Their price is not always the close
         flow = sum(case.cash*x/20 for row,x in case.flows if row==t)
         cash += flow
         nav,near = cash + sum(x for _,x in owed) + sum(q*p for q,p in zip(shares, last) if q),1e-9*max(a.nav[i], 1.)
