@@ -219,7 +219,8 @@ def test_a_blocked_run_is_kept_and_exits_with_2(project, call):
     folder = project('production.ipynb', CODE['finish'].replace('{status!r}', "'blocked'"))
     done = call('papermill', 'production.ipynb', cwd=folder)
     assert done.returncode==2, done.stderr
-    assert done.stderr.startswith('Error: blocked') and 'age: 9 days' in done.stderr and done.stderr.count('\n')==1
+    said = [o for o in done.stderr.splitlines() if 'src/signaler.cpp' not in o] # What the kernel's messaging library says under load
+    assert len(said)==1 and said[0].startswith('Error: blocked') and 'age: 9 days' in said[0]
     assert (folder/'runs'/'_executed'/'abc'/'production.ipynb').is_file()
 
 

@@ -327,7 +327,7 @@ def work(self:_Walk, orders, decided, since, ordered, until):
     "Work the orders of a decision, placed at row `since` for an account of `ordered`, until a row at which they are cancelled"
     why,everything = 'rebalance',(orders<0) & (orders<=-ordered*(1-1e-9))
     while True:
-        if self.stops is not None: orders = np.where(everything, -self.units, self._after_splits(orders, since))
+        if self.stops is not None: orders = np.where(everything & (orders<0), -self.units, self._after_splits(orders, since))
         orders = self.trade(orders, decided, why)
         if orders is None: return
         why,since = 'late',self.row
@@ -497,7 +497,8 @@ def simulate(
     flows = (np.empty(0, int), np.empty(0)) if flows is None else tuple(map(np.asarray, flows))
     if ((flows[0]<=start) | (flows[0]>end)).any():
         raise ParameterError('deposits and withdrawals lie after the first session of the books, and not after the last')
-    done,plain = None,not callable(target) and units is None and not len(flows[0]) and rules.dividends=='wait'
+    done,sells = None,limits is None or limits.max_turnover is None # Is what leaves the target sold at once?
+    plain = not callable(target) and units is None and not len(flows[0]) and rules.dividends=='wait' and sells
     if not callable(target): target = long_only(target, panel.sessions[rows], panel.ids)
     before,go = nothing if units is None else units,np.flatnonzero((fills<=end) & ~np.isnan(target[:,0])) if plain else ()
     if len(go):
