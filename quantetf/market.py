@@ -68,7 +68,7 @@ def _usable(view, universe, what):
             'leave it out of the universe, or ingest prices that do not hold dividends')
     return good
 
-# %% ../nbs/modules/21_market.ipynb #da44895d
+# %% ../nbs/modules/21_market.ipynb #45f9d51e
 @register('feature', 'distribution_yield')
 @dataclass(frozen=True)
 class DistributionYield:
@@ -78,14 +78,17 @@ class DistributionYield:
     max_stale:int=5  # The newest close may be this many sessions old
     def __post_init__(self):
         check_window(self.window, self.min_obs, 1)
-        if not 0<=self.max_stale<self.window: raise ParameterError(f'max_stale must be from 0 to below window={self.window}, got {self.max_stale}')
+        if not 0<=self.max_stale<self.window:
+            raise ParameterError(f'max_stale must be from 0 to below window={self.window}, got {self.max_stale}')
     def compute(self, view, universe=None)->np.ndarray:
         good,need = _usable(view, universe, 'a distribution yield'),min_count(self.window, self.min_obs, 1)
         def paid(close, cash, split):
-            later = np.ones(split.shape)
-            if self.window>1: later[:,:-1] = split[:,:0:-1].cumprod(axis=1)[:,::-1]
+            if not (split==1).all():
+                later = np.ones(split.shape)
+                later[:,:-1] = split[:,:0:-1].cumprod(axis=1)[:,::-1]
+                cash,close = cash/later,close/later
             enough = (close==close).sum(axis=1)>=need
-            return np.where(enough, np.where(enough[:,None], cash/later, 0).sum(axis=1)/newest(close/later, self.max_stale), np.nan)
+            return np.where(enough, cash.sum(axis=1)/newest(close, self.max_stale), np.nan)
         return np.where(good, roll_fields(view, paid, ('close', 'cash', 'split'), self.window), np.nan)
 
 # %% ../nbs/modules/21_market.ipynb #f85d81b0

@@ -48,6 +48,7 @@ class DistanceFromHigh:
     def __post_init__(self): _check(self)
     def compute(self, view, universe=None)->np.ndarray:
         def distance(w):
+            if not np.isnan(high := w.max(axis=1)).any(): return w[:,-1]/high - 1
             enough = (w==w).sum(axis=1)>=min_count(self.window, self.min_obs)
             return np.where(enough, newest(w, self.max_stale)/np.fmax.reduce(w, axis=1) - 1, np.nan)
         return roll_fields(view, distance, ('tr',), self.window)

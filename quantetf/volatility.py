@@ -38,11 +38,14 @@ def good_bars(high, low, *inside)->np.ndarray: # Booleans
     for x in inside: ok &= (x>=low) & (x<=high)
     return ok
 
+def _log_ratio(a, b, ok):
+    "ln(a/b) of good bars, zero for the others"
+    return np.log(a/b) if ok.all() else np.log(np.where(ok, a, 1)/np.where(ok, b, 1))
+
 def _root_mean(x, ok, need):
     "Annualised root of the mean of daily variances, of those that are good"
     n = ok.sum(axis=1)
-    total = np.where(ok, x, 0.).sum(axis=1)
-    return np.where(n>=need, np.sqrt(252*np.maximum(total, 0)/np.maximum(n, 1)), np.nan)
+    return np.where(n>=need, np.sqrt(252*np.maximum(x.sum(axis=1), 0)/np.maximum(n, 1)), np.nan)
 
 # %% ../nbs/modules/21_volatility.ipynb #06a93d77
 @register('feature', 'parkinson_volatility')
@@ -55,7 +58,7 @@ class ParkinsonVolatility:
     def compute(self, view, universe=None)->np.ndarray:
         def estimate(high, low):
             ok = good_bars(high, low)
-            x = np.log(np.where(ok, high/np.where(ok, low, 1), 1))
+            x = _log_ratio(high, low, ok)
             return _root_mean(x*x/(4*np.log(2)), ok, min_count(self.window, self.min_obs, 1))
         return roll_fields(view, estimate, ('high', 'low'), self.window)
 
@@ -70,7 +73,7 @@ class GarmanKlassVolatility:
     def compute(self, view, universe=None)->np.ndarray:
         def estimate(open, high, low, close):
             ok = good_bars(high, low, open, close)
-            hl,co = (np.log(np.where(ok, a/np.where(ok, b, 1), 1)) for a,b in ((high, low), (close, open)))
+            hl,co = _log_ratio(high, low, ok),_log_ratio(close, open, ok)
             return _root_mean(.5*hl*hl - (2*np.log(2)-1)*co*co, ok, min_count(self.window, self.min_obs, 1))
         return roll_fields(view, estimate, ('open', 'high', 'low', 'close'), self.window)
 

@@ -59,8 +59,9 @@ def present(
     x:np.ndarray, # (R, n, N)
 ): # `x` with zeros where it is NaN, and where it is not; True if that is everywhere
     "Observations that can be added up"
+    if not np.isnan(x.sum()): return x,True
     ok = x==x
-    return (x, True) if ok.all() else (np.where(ok, x, 0.), ok)
+    return np.where(ok, x, 0.),ok
 
 def counts(ok, x)->np.ndarray: # (R, N)
     "How many observations there are; from `present`"
@@ -99,10 +100,10 @@ def weighted_mean(
     need:int=1,    # Observations that must exist
 )->np.ndarray: # (R, N)
     "Mean of the observations that exist, with weights that fall by `decay` per session"
-    ok = x==x
-    w = decay**np.arange(x.shape[1]-1, -1, -1)[:,None]*ok
-    mean = np.where(ok, w*x, 0.).sum(axis=1)/np.maximum(w.sum(axis=1), np.finfo(float).tiny)
-    return np.where(ok.sum(axis=1)>=need, mean, np.nan)
+    w,(x,ok) = decay**np.arange(x.shape[1]-1, -1, -1)[:,None],present(x)
+    n,total = counts(ok, x),w.sum()
+    if ok is not True: total = np.where(n==len(w), total, np.maximum((w*ok).sum(axis=1), np.finfo(float).tiny))
+    return np.where(n>=need, (w*x).sum(axis=1)/total, np.nan)
 
 # %% ../nbs/modules/20_windows.ipynb #89d5bd2f
 def newest(
@@ -123,10 +124,10 @@ def centred_pairs(
 ): # Deviations from their means (R, n, N) of the market and of `r`, zero where there is no pair; where there is one; (R, N) how many
     "Two series on the sessions that both have"
     ok = (m==m) & (r==r)
-    n = ok.sum(axis=1).astype(float)
+    n,whole = ok.sum(axis=1).astype(float),ok.all()
     def centred(x):
-        x = np.where(ok, x, 0.)
+        x = np.where(ok, x, 0.) if not whole else x + np.zeros((1, 1, ok.shape[2]))
         x -= (x.sum(axis=1)/np.maximum(n, 1))[:,None]
-        if not ok.all(): x[~ok] = 0
+        if not whole: x[~ok] = 0
         return x
     return centred(m),centred(r),ok,n
