@@ -2,7 +2,8 @@
 
 The market is 3,000 invented funds over 7,560 sessions, complete, and the evenings are 360 month ends. Plain NumPy is what somebody
 would write who knows that there are no gaps: rows of the arrays, windows gathered evening by evening, no dates, names or checks. Each
-pair has to agree to 1e-9. Figures are the fastest of several runs; memory is what is allocated at most beyond the panel.
+pair has to agree to 1e-9. Figures are milliseconds of one processor, which on an idle machine are those of the clock, the fewest of
+several runs; memory is what is allocated at most beyond the panel.
 
     python benchmarks/features.py            a minute
     python benchmarks/features.py --quick    300 funds
@@ -43,12 +44,12 @@ def market(funds, sessions=7560, seed=1):
 
 
 def fastest(f, seconds=3., runs=20):
-    "Milliseconds; two runs at least"
+    "Milliseconds of processor; two runs at least"
     took,begin = [],time.perf_counter()
     while len(took)<2 or len(took)<runs and time.perf_counter()-begin<seconds:
-        start = time.perf_counter()
+        start = time.process_time()
         f()
-        took.append(time.perf_counter() - start)
+        took.append(time.process_time() - start)
     return 1e3*min(took)
 
 
@@ -112,18 +113,21 @@ def main(quick):
     for what,(f,goal) in FEATURES.items():
         twin = twins.get(what)
         if twin: np.testing.assert_allclose(f.compute(view), twin(), rtol=1e-9, atol=1e-12, err_msg=what)
-        line(what, fastest(lambda f=f: f.compute(view)), None if quick else goal, twin and fastest(twin), megabytes(lambda f=f: f.compute(view)))
+        run = lambda f=f: f.compute(view)
+        line(what, fastest(run), None if quick else goal, twin and fastest(twin), megabytes(run))
     everybody = Universe(np.ones((len(view), len(view.ids)), bool), None)
     features = dict(mom=Momentum().compute(view), vol=Volatility(60).compute(view))
     class Ready:
         def compute(self, view, universe=None): return features['mom']
     over = {'rank of a feature':PercentileRank(Ready()), 'z-score of a feature':ZScore(Ready()), 'winsorised feature':Winsorise(Ready())}
     for what,f in over.items():
-        line(what, fastest(lambda f=f: f.compute(view, everybody)), None, None, megabytes(lambda f=f: f.compute(view, everybody)))
+        run = lambda f=f: f.compute(view, everybody)
+        line(what, fastest(run), None, None, megabytes(run))
     alphas = {'composite of two':Composite(dict(mom=1., vol=-1.)), 'rank average of two':RankAverage(('mom', 'vol'), ('vol',)),
         'dual momentum':DualMomentum(), 'regime switch':RegimeSwitch('F0000', ByFeature('mom'), ByFeature('vol', ascending=True))}
     for what,a in alphas.items():
-        line(what, fastest(lambda a=a: a.score(view, everybody, features)), None, None, megabytes(lambda a=a: a.score(view, everybody, features)))
+        run = lambda a=a: a.score(view, everybody, features)
+        line(what, fastest(run), None, None, megabytes(run))
 
 
 if __name__=='__main__':

@@ -121,13 +121,13 @@ def newest(
 def centred_pairs(
     r:np.ndarray, # (R, n, N) returns
     m:np.ndarray, # (R, n, 1) of the market
-): # Deviations from their means (R, n, N) of the market and of `r`, zero where there is no pair; where there is one; (R, N) how many
+): # Deviations from their means, of the market and of `r`, (R, n, N) with zeros where there is no pair; where there is one; (R, N) how many
     "Two series on the sessions that both have"
-    ok = (m==m) & (r==r)
-    n,whole = ok.sum(axis=1).astype(float),ok.all()
+    ok = (m==m) & (r==r) if np.isnan(r.sum()+m.sum()) else True
+    n = counts(ok, r)
     def centred(x):
-        x = np.where(ok, x, 0.) if not whole else x + np.zeros((1, 1, ok.shape[2]))
+        x = np.array(np.broadcast_to(x, r.shape)) if ok is True else np.where(ok, x, 0.)
         x -= (x.sum(axis=1)/np.maximum(n, 1))[:,None]
-        if not whole: x[~ok] = 0
+        if ok is not True: x[~ok] = 0
         return x
     return centred(m),centred(r),ok,n
