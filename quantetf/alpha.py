@@ -5,15 +5,19 @@
 # %% ../nbs/modules/22_alpha.ipynb #6098b9f7
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
+from fastcore.basics import patch
 
 from .core import ParameterError, register
-from .features import pick
+from .crosssection import of_members, percentile_rank, zscores
+from .features import Momentum, pick
+from .windows import check_window, min_count
 
 # %% auto #0
-__all__ = ['Rank']
+__all__ = ['Rank', 'Composite', 'RankAverage', 'DualMomentum', 'TrendGated', 'beyond_band', 'rolling_mean', 'Abstain',
+           'RegimeSwitch']
 
 # %% ../nbs/modules/22_alpha.ipynb #f35fb530
 @register('alpha', 'rank')
@@ -27,3 +31,151 @@ class Rank:
     def score(self, view, universe, features)->np.ndarray:
         x = pick(features, self.feature, 'alpha rank')
         return np.where(universe.mask, -x if self.ascending else x, np.nan)
+
+# %% ../nbs/modules/22_alpha.ipynb #9917cfb5
+def _named(names, who):
+    "Refuse an empty or repeated list of features"
+    if not names or not all(names): raise ParameterError(f'{who} needs names of features that the strategy computes')
+    if twice := sorted({o for o in names if list(names).count(o)>1}): raise ParameterError(f'{who}: {", ".join(twice)} is listed twice')
+
+@register('alpha', 'composite')
+@dataclass(frozen=True)
+class Composite:
+    "Weighted sum of features, each standardised among the members of the evening; all must exist"
+    weights:dict[str,float] # Feature in the strategy -> weight; negative where less is better
+    def __post_init__(self):
+        _named(list(self.weights), 'weights')
+        if not all(w!=0 and abs(w)<1e6 for w in self.weights.values()):
+            raise ParameterError(f'weights are numbers other than zero, got {self.weights}; leave a feature of no weight out')
+    def score(self, view, universe, features)->np.ndarray:
+        return sum(w*zscores(of_members(pick(features, k, 'alpha composite'), universe)) for k,w in self.weights.items())
+
+# %% ../nbs/modules/22_alpha.ipynb #22fd3a93
+@register('alpha', 'rank_average')
+@dataclass(frozen=True)
+class RankAverage:
+    "Mean of a fund's ranks by several features among the members of the evening, 0 to 1; all must exist"
+    features:tuple[str,...]     # Their names in the strategy
+    ascending:tuple[str,...]=() # Those of which the smallest value comes first
+    def __post_init__(self):
+        _named(self.features, 'features')
+        if strange := [o for o in self.ascending if o not in self.features]:
+            raise ParameterError(f'ascending: {", ".join(strange)} is none of the features {", ".join(self.features)}')
+    def score(self, view, universe, features)->np.ndarray:
+        x = {k:of_members(pick(features, k, 'alpha rank_average'), universe) for k in self.features}
+        ok = ~np.isnan(sum(x.values()))
+        ranks = (percentile_rank(np.where(ok, -v if k in self.ascending else v, np.nan)) for k,v in x.items())
+        return sum(ranks)/len(x)
+
+# %% ../nbs/modules/22_alpha.ipynb #8a3b456c
+@register('alpha', 'dual_momentum')
+@dataclass(frozen=True)
+class DualMomentum:
+    "Momentum of the members that beat cash over the same sessions; the others abstain"
+    lookback:int=252 # Sessions from the start of the measurement to the view's close
+    skip:int=0       # Newest sessions to leave out
+    against:str|None=None # Ticker or id to beat; cash at the dataset's interest rates if not given
+    max_stale:int=5  # As in the feature `momentum`
+    def __post_init__(self): Momentum(self.lookback, self.skip, self.max_stale)
+    def score(self, view, universe, features)->np.ndarray:
+        m = Momentum(self.lookback, self.skip, self.max_stale).compute(view)
+        if self.against is None: hurdle = view.cash_return(self.lookback, self.skip)[:,None]
+        else: hurdle = m[:,[np.searchsorted(view.ids, view.resolve(self.against))]]
+        return np.where(universe.mask & (m>hurdle), m, np.nan)
+
+# %% ../nbs/modules/22_alpha.ipynb #c76f1ab2
+@register('alpha', 'trend_gated')
+@dataclass(frozen=True)
+class TrendGated:
+    "Scores of another model where a feature is above a level; the others abstain"
+    of:object = field(metadata={'role':'alpha'}) # The model
+    gate:str       # Name of the feature in the strategy
+    above:float=0. # Level that it has to exceed
+    def __post_init__(self): _named([self.gate], 'gate')
+    def score(self, view, universe, features)->np.ndarray:
+        s = self.of.score(view, universe, features)
+        return np.where(pick(features, self.gate, 'alpha trend_gated')>self.above, s, np.nan)
+
+# %% ../nbs/modules/22_alpha.ipynb #2b537b3c
+def beyond_band(
+    x:np.ndarray,  # (R, n), oldest first, NaN where nothing is known
+    low, high,     # The band
+)->np.ndarray: # (R,) 1 above, -1 below
+    "Side of the newest value outside the band; the oldest one's side of the middle if there is none"
+    back = np.arange(x.shape[1], 0, -1) # 1 is the newest
+    up,down = (np.where(o, back, x.shape[1]+1).min(axis=1) for o in (x>high, x<low))
+    first = np.take_along_axis(x, (x==x).argmax(axis=1)[:,None], axis=1)[:,0]
+    return np.where(up==down, np.where(first>=(low+high)/2, 1, -1), np.where(up<down, 1, -1))
+
+# %% ../nbs/modules/22_alpha.ipynb #0ab117ea
+def rolling_mean(
+    x:np.ndarray, # (R, n), NaN where missing
+    window:int,
+    need:int,     # Values that must exist
+)->np.ndarray: # (R, n - window + 1)
+    "Means of all stretches of `window` values of each row, of those that exist"
+    def sums(a):
+        total = np.pad(a.cumsum(axis=1), ((0, 0), (1, 0)))
+        return total[:,window:] - total[:,:-window]
+    ok = x==x
+    n = sums(ok.astype(float))
+    return np.where(n>=need, sums(np.where(ok, x, 0.))/np.maximum(n, 1), np.nan)
+
+# %% ../nbs/modules/22_alpha.ipynb #7549ca7b
+_STATES = 'up_calm', 'up_turbulent', 'down_calm', 'down_turbulent'
+
+@register('alpha', 'abstain')
+@dataclass(frozen=True)
+class Abstain:
+    "Nobody has a score"
+    def score(self, view, universe, features)->np.ndarray: return np.full(universe.mask.shape, np.nan)
+
+@register('alpha', 'regime_switch')
+@dataclass(frozen=True)
+class RegimeSwitch:
+    "One model for each state of a benchmark: its trend up or down, its volatility calm or turbulent"
+    benchmark:str            # Ticker or id
+    up_calm:object = field(metadata={'role':'alpha'})
+    up_turbulent:object = field(metadata={'role':'alpha'})
+    down_calm:object = field(default=Abstain(), metadata={'role':'alpha'}) # noqa: RUF009
+    down_turbulent:object = field(default=Abstain(), metadata={'role':'alpha'}) # noqa: RUF009
+    trend_window:int=200     # Sessions of the moving average
+    band:float=.02           # Around the average, on both sides
+    vol_window:int=21        # Returns of the volatility
+    calm_below:float=.15     # Per year; turbulence ends there
+    turbulent_above:float=.20 # and begins here
+    memory:int=252           # Sessions from which the state is recomputed
+    min_obs:float=.9         # Part of each window that must exist
+    def __post_init__(self):
+        for n in (self.trend_window, self.vol_window, self.memory): check_window(n, self.min_obs)
+        if not 0<=self.band<1: raise ParameterError(f'band is a fraction from 0 to below 1, got {self.band}')
+        if not 0<self.calm_below<=self.turbulent_above:
+            raise ParameterError(f'need 0 < calm_below <= turbulent_above, got {self.calm_below} and {self.turbulent_above}')
+
+# %% ../nbs/modules/22_alpha.ipynb #5b24fdd7
+@patch
+def watched(self:RegimeSwitch, view):
+    "(R, memory) distance from the average, and (R, memory) volatility of the benchmark"
+    n = self.memory + max(self.trend_window-1, self.vol_window)
+    tr = view.series('tr', self.benchmark, n)
+    r = np.diff(np.log(tr), axis=1)
+    mean = rolling_mean(tr[:,-self.memory-self.trend_window+1:], self.trend_window, min_count(self.trend_window, self.min_obs))
+    var = rolling_mean((r*r)[:,-self.memory-self.vol_window+1:], self.vol_window, min_count(self.vol_window, self.min_obs))
+    return tr[:,-self.memory:]/mean - 1, np.sqrt(252*np.maximum(var, 0))
+
+@patch
+def state(self:RegimeSwitch,
+    view,
+)->np.ndarray: # (R,) index into up_calm, up_turbulent, down_calm, down_turbulent; -1 where it is unknown
+    "The state of the benchmark on each evening"
+    trend,vol = self.watched(view)
+    down,turbulent = beyond_band(trend, -self.band, self.band)<0,beyond_band(vol, self.calm_below, self.turbulent_above)>0
+    known = np.logical_and(*((x==x).sum(axis=1)>=min_count(self.memory, self.min_obs) for x in (trend, vol)))
+    return np.where(known, 2*down + turbulent, -1)
+
+@patch
+def score(self:RegimeSwitch, view, universe, features)->np.ndarray:
+    state,out = self.state(view),np.full(universe.mask.shape, np.nan)
+    for k,name in enumerate(_STATES):
+        if (rows := state==k).any(): out[rows] = getattr(self, name).score(view, universe, features)[rows]
+    return out

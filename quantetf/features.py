@@ -6,15 +6,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil
 
 import numpy as np
 
 from .core import ConfigError, ParameterError, did_you_mean, register
 from .universe import last_valid
+from quantetf.windows import (centred_pairs, check_window, counts, log_returns, min_count, present, roll_fields, std_log_returns,
+    weighted_mean)
 
 # %% auto #0
-__all__ = ['Momentum', 'std_log_returns', 'Volatility', 'pick']
+__all__ = ['Momentum', 'MomentumBlend', 'RiskAdjustedMomentum', 'residuals', 'ResidualMomentum', 'Reversal', 'TimeSeriesMomentum',
+           'Volatility', 'pick']
 
 # %% ../nbs/modules/21_features.ipynb #fe577025
 @register('feature', 'momentum')
@@ -32,18 +34,115 @@ class Momentum:
     def compute(self, view, universe=None)->np.ndarray:
         return last_valid(view, 'tr', self.skip, self.max_stale)/last_valid(view, 'tr', self.lookback, self.max_stale) - 1
 
-# %% ../nbs/modules/21_features.ipynb #9f2e7e0e
-def std_log_returns(
-    levels:np.ndarray, # (R, n + 1, N) total return or prices, oldest first
-    min_count:int=2,   # Returns between consecutive levels that must exist
-)->np.ndarray: # (R, N), per session; NaN where there are too few
-    "Sample standard deviation of the log returns between consecutive levels, missing ones left out"
-    r = np.diff(np.log(levels), axis=1)
-    ok = ~np.isnan(r)
-    n = ok.sum(axis=1)
-    mean = np.where(ok, r, 0).sum(axis=1)/np.maximum(n, 1)
-    off = np.where(ok, r - mean[:,None], 0)
-    return np.where(n>=min_count, np.sqrt((off*off).sum(axis=1)/np.maximum(n-1, 1)), np.nan)
+# %% ../nbs/modules/21_features.ipynb #42863e77
+@register('feature', 'momentum_blend')
+@dataclass(frozen=True)
+class MomentumBlend:
+    "Average of the momenta of several lookbacks, as a fraction; all of them must exist"
+    lookbacks:tuple[int,...]=(63, 126, 252) # Sessions
+    skip:int=21     # Newest sessions to leave out
+    max_stale:int=5 # As in `momentum`
+    def __post_init__(self):
+        n = tuple(self.lookbacks)
+        if not n or len(set(n))<len(n): raise ParameterError(f'lookbacks are different numbers of sessions, got {list(n)}')
+        for o in n: Momentum(o, self.skip, self.max_stale)
+    def compute(self, view, universe=None)->np.ndarray:
+        end = last_valid(view, 'tr', self.skip, self.max_stale)
+        return sum(end/last_valid(view, 'tr', o, self.max_stale) - 1 for o in self.lookbacks)/len(self.lookbacks)
+
+# %% ../nbs/modules/21_features.ipynb #f0905389
+@register('feature', 'risk_adjusted_momentum')
+@dataclass(frozen=True)
+class RiskAdjustedMomentum:
+    "Momentum over the annualised volatility of the same sessions"
+    lookback:int=252 # Sessions from the start of the measurement to the view's close
+    skip:int=21      # Newest sessions to leave out
+    max_stale:int=5  # As in `momentum`
+    min_obs:float=.9 # Part of the returns between the ends that must exist
+    def __post_init__(self):
+        Momentum(self.lookback, self.skip, self.max_stale)
+        check_window(self.lookback-self.skip, self.min_obs)
+    def compute(self, view, universe=None)->np.ndarray:
+        gain,n = Momentum(self.lookback, self.skip, self.max_stale).compute(view),self.lookback-self.skip
+        std = roll_fields(view, lambda w: std_log_returns(w, min_count(n, self.min_obs)), ('tr',), n+1, self.skip)
+        return gain/np.where(std>1e-8, 252**.5*std, np.nan)
+
+# %% ../nbs/modules/21_features.ipynb #b610fecc
+def residuals(
+    r:np.ndarray, # (R, n, N) returns
+    m:np.ndarray, # (R, n, 1) of the market
+    need:int,     # Pairs that must exist
+)->np.ndarray: # (R, n, N), NaN where there is no pair or there are too few
+    "What is left of returns after their regression on the market's, with an intercept"
+    dm,dy,ok,n = centred_pairs(r, m)
+    var = (dm*dm).sum(axis=1)
+    beta = (dm*dy).sum(axis=1)/np.where(var>0, var, np.nan)
+    return np.where((n>=need)[:,None] & ok, dy - beta[:,None]*dm, np.nan)
+
+# %% ../nbs/modules/21_features.ipynb #ff6201a6
+@register('feature', 'residual_momentum')
+@dataclass(frozen=True)
+class ResidualMomentum:
+    "Annualised mean over standard deviation of a fund's past residuals from a regression on a benchmark"
+    benchmark:str    # Ticker or id of the fund that stands for the market
+    window:int=756   # Sessions of the regression
+    lookback:int=252 # Residuals are taken from this many sessions ago
+    skip:int=21      # to this many
+    min_obs:float=.9 # Part of the pairs, and of the residuals, that must exist
+    def __post_init__(self):
+        if not 0<=self.skip<self.lookback-1 or self.lookback>self.window: raise ParameterError(
+            f'need 0 <= skip < lookback - 1 and lookback <= window, got skip={self.skip}, lookback={self.lookback}, window={self.window}')
+        check_window(self.window, self.min_obs, 3)
+    def compute(self, view, universe=None)->np.ndarray:
+        j,n = np.searchsorted(view.ids, view.resolve(self.benchmark)),self.lookback-self.skip
+        def score(w):
+            r = log_returns(w)
+            e = residuals(r, r[:,:,j:j+1], min_count(self.window, self.min_obs, 3))[:,self.window-self.lookback:self.window-self.skip]
+            return _mean_over_sd(e, min_count(n, self.min_obs), r)
+        return roll_fields(view, score, ('tr',), self.window+1)
+
+def _mean_over_sd(e, need, r):
+    "Annualised; NaN where hardly anything of `r` is left in `e`, as for the benchmark itself"
+    e,ok = present(e)
+    n = counts(ok, e)
+    mean = e.sum(axis=1)/np.maximum(n, 1)
+    off = (e - mean[:,None])*(1. if ok is True else ok)
+    sd = np.sqrt((off*off).sum(axis=1)/np.maximum(n-1, 1))
+    return np.where((n>=need) & (sd>1e-8*np.fmax.reduce(np.abs(r), axis=1)), 252**.5*mean/np.where(sd>0, sd, 1), np.nan)
+
+# %% ../nbs/modules/21_features.ipynb #ab7bbc65
+@register('feature', 'reversal')
+@dataclass(frozen=True)
+class Reversal:
+    "The loss of the last `lookback` sessions, as a fraction; positive for funds that fell"
+    lookback:int=21 # Sessions
+    max_stale:int=5 # As in `momentum`
+    def __post_init__(self): Momentum(self.lookback, 0, self.max_stale)
+    def compute(self, view, universe=None)->np.ndarray: return -Momentum(self.lookback, 0, self.max_stale).compute(view)
+
+# %% ../nbs/modules/21_features.ipynb #df41af15
+@register('feature', 'time_series_momentum')
+@dataclass(frozen=True)
+class TimeSeriesMomentum:
+    "Direction of a fund's gain beyond cash: 1, 0 or -1; scaled, times a target volatility over the fund's own"
+    lookback:int=252    # Sessions
+    scaled:bool=False   # Multiply by vol_target over volatility?
+    vol_target:float=.4 # Per year
+    vol_window:int=252  # Sessions of the exponential weights, whose centre of mass is 60
+    over_cash:bool=True # Subtract what cash earned? Needs a dataset with interest rates
+    max_stale:int=5     # As in `momentum`
+    def __post_init__(self):
+        Momentum(self.lookback, 0, self.max_stale)
+        check_window(self.vol_window, .9)
+        if not self.vol_target>0: raise ParameterError(f'vol_target must be above 0, got {self.vol_target}')
+    def compute(self, view, universe=None)->np.ndarray:
+        gain = Momentum(self.lookback, 0, self.max_stale).compute(view)
+        if self.over_cash: gain = gain - view.cash_return(self.lookback)[:,None]
+        return np.sign(gain) if not self.scaled else np.sign(gain)*self.vol_target/self._vol(view)
+    def _vol(self, view):
+        def variance(w): return weighted_mean(log_returns(w)**2, 60/61, min_count(self.vol_window, .9))
+        var = roll_fields(view, variance, ('tr',), self.vol_window+1)
+        return np.sqrt(252*np.where(var>1e-16, var, np.nan))
 
 # %% ../nbs/modules/21_features.ipynb #3889843d
 @register('feature', 'volatility')
@@ -52,15 +151,10 @@ class Volatility:
     "Annualised standard deviation of daily log total returns, as a fraction"
     window:int=63    # Returns, that is sessions
     min_obs:float=.9 # Part of the window's returns that must exist
-    def __post_init__(self):
-        if self.window<2: raise ParameterError(f'window must be 2 sessions or more, got {self.window}')
-        if not 0<self.min_obs<=1: raise ParameterError(f'min_obs is a part of the window, above 0 and at most 1, got {self.min_obs}')
-    @property
-    def min_count(self)->int:
-        "Returns that must exist"
-        return max(2, ceil(self.min_obs*self.window - 1e-9))
+    def __post_init__(self): check_window(self.window, self.min_obs)
     def compute(self, view, universe=None)->np.ndarray:
-        return 252**.5*view.roll(lambda w: std_log_returns(w, self.min_count), 'tr', self.window+1)
+        need = min_count(self.window, self.min_obs)
+        return 252**.5*roll_fields(view, lambda w: std_log_returns(w, need), ('tr',), self.window+1)
 
 # %% ../nbs/modules/21_features.ipynb #379b1f58
 def pick(

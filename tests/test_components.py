@@ -3,17 +3,26 @@ from pathlib import Path
 
 import pytest
 
+from quantetf.alpha import Rank
 from quantetf.core import ConfigError, find_settings, kinds
 from quantetf.costs import Proportional
+from quantetf.crosssection import Winsorise
 from quantetf.data.check import BrokenPromise, check_component, sample_panel
 from quantetf.data.view import Fact, Panel
+from quantetf.features import Momentum, Volatility
 from quantetf.strategy import load_strategy, make_strategy, strategy_config
 
 ROOT = Path(__file__).resolve().parent.parent
 IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
+MOM,VOL,RANK = Momentum(126), Volatility(21), Rank('mom')
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
-    ('portfolio', 'inverse_volatility'):dict(n=3), ('risk', 'pca'):dict(factors=1), ('costs', 'composite'):dict(parts=(Proportional(),))}
+    ('portfolio', 'inverse_volatility'):dict(n=3), ('risk', 'pca'):dict(factors=1), ('costs', 'composite'):dict(parts=(Proportional(),)),
+    ('feature', 'beta'):dict(benchmark='CORE'), ('feature', 'correlation'):dict(benchmark='CORE', window=63),
+    ('feature', 'residual_momentum'):dict(benchmark='CORE', window=252), ('feature', 'zscore'):dict(of=Winsorise(MOM, .2)),
+    ('feature', 'rank'):dict(of=VOL), ('feature', 'winsorise'):dict(of=MOM), ('alpha', 'composite'):dict(weights=dict(mom=1., vol=-1.)),
+    ('alpha', 'rank_average'):dict(features=('mom', 'vol')), ('alpha', 'trend_gated'):dict(of=RANK, gate='vol'),
+    ('alpha', 'regime_switch'):dict(benchmark='CORE', up_calm=RANK, up_turbulent=Rank('vol'), trend_window=50, memory=63)}
 LISTS = kinds('universe')
 NEEDED |= {('universe', 'union'):dict(of=(LISTS['static'](IDS[:3]), LISTS['static'](IDS[2:5]))),
     ('universe', 'intersection'):dict(of=(LISTS['static'](IDS[:5]), LISTS['all']())), ('filter', 'min_dollar_volume'):dict(usd=2e8),

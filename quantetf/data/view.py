@@ -359,6 +359,33 @@ def closed(self:View)->np.ndarray: # (R, N) booleans
     "Was this the fund's last session, or is it over?"
     return self._panel._events.closed<=self._rows[:,None]
 
+# %% ../../nbs/modules/15_view.ipynb #a1409147
+@patch
+def cash_return(self:View,
+    lookback:int, # Sessions from the start of the span to the view's close
+    skip:int=0,   # Newest sessions to leave out
+)->np.ndarray: # (R,) a fraction; NaN where some rate was unknown
+    "What cash earned from `lookback` to `skip` sessions ago"
+    _not_ahead(skip, f'cash_return({lookback}, skip={skip})')
+    p = self._panel
+    if p.rate is None: raise ConfigError(f'dataset {p.version} has no interest rate on cash; add rates.csv, or name a fund such as BIL')
+    rows = self._rows[:,None] - np.arange(lookback, skip-1, -1)
+    days = np.diff(p.sessions[np.maximum(rows, 0)], axis=1).astype(int)
+    growth = 1 + np.where(rows<0, np.nan, p.rate[np.maximum(rows, 0)])[:,:-1]*days/365
+    return growth.prod(axis=1) - 1
+
+@patch
+def series(self:View,
+    field:str, # Such as 'close' or 'tr'
+    id:str,    # Of the instrument, or its ticker
+    n:int, skip:int=0, # As in `window`
+)->np.ndarray: # (R, n), oldest first
+    "One instrument's `window`"
+    _not_ahead(skip, f'series({field!r}, {id!r}, {n}, skip={skip})')
+    rows = self._rows[:,None] - (skip + np.arange(n-1, -1, -1))
+    x = _lookup(self._panel._fields, field, 'field')[np.maximum(rows, 0),np.searchsorted(self.ids, self.resolve(id))]
+    return np.where(rows<0, np.nan, x)
+
 # %% ../../nbs/modules/15_view.ipynb #69f0dd0b
 def _events(snapshot, sessions, ids):
     "Payments and closures as rows and columns"
