@@ -252,6 +252,12 @@ def test_a_fund_near_its_target_is_left_alone_though_no_lot_would_remain(run):
 
 
 @both
+def test_what_was_left_alone_is_what_the_next_decision_starts_from(run):
+    a = account(run, market([10]*7, [10]*7), {0:[.5, .5], 2:[.3, .53], 4:[.5, .5]}, Execution(shares='fractional', band=.05))
+    assert [(o.fund, round(o.shares, 6)) for o in a.trades]==[(0, 50), (1, 50), (0, -20), (0, 20)]
+
+
+@both
 def test_above_the_largest_weight_the_band_is_not_asked(run):
     panel = market([10, 10, 12, 12, 12], [10]*5)
     a = account(run, panel, {0:[.5, .5], 2:[.5, .5]}, Execution(shares='fractional', band=.2), limits=Constraints(max_weight=.51))
