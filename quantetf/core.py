@@ -11,6 +11,7 @@ import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib import import_module
+from numbers import Real
 from pathlib import Path
 
 # %% auto #0
@@ -50,7 +51,7 @@ def positive(
     capital, # What was given
 )->float:
     "An amount of capital, or an error"
-    if isinstance(capital, (int, float)) and not isinstance(capital, bool) and .01<=capital<1e15: return float(capital)
+    if isinstance(capital, Real) and not isinstance(capital, bool) and .01<=capital<1e15: return float(capital)
     raise ParameterError(f'capital={capital!r} is not an amount from 0.01 to below 1e15')
 
 # %% ../nbs/modules/00_core.ipynb #b1a46b96

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import numpy as np
 
+from .core import QuantETFError
 from .strategy import Execution
 
 # %% auto #0
-__all__ = ['funded', 'toward_zero', 'plan_orders', 'order_of']
+__all__ = ['CostsTooHigh', 'funded', 'toward_zero', 'plan_orders', 'order_of']
 
 # %% ../nbs/modules/28_orders.ipynb #2049ad2b
+class CostsTooHigh(QuantETFError, ArithmeticError):
+    "An account that cannot pay for its own trades"
+
 def _some(x): return bool(x) if x.ndim==0 else bool(x.any()) # The detour through `any` costs a number more than an array
 
 def _net_of_costs(
@@ -27,10 +31,10 @@ def _net_of_costs(
     left,enough = nav,1e-8*nav
     for k in range(60):
         again = nav - terms.total(per_unit*left[...,None] - held, price)
-        if k>30: again = np.minimum(again, left) # A minimum fee is a jump, and might be crossed to and fro for ever
+        again = np.maximum(np.minimum(again, left) if k>30 else again, 0.) # A minimum fee is a jump, not to be crossed for ever
         change,left = np.abs(again-left),again
         if not _some(change>enough): return per_unit*left[...,None] - held
-    raise ArithmeticError('costs do not settle: a trade seems to cost more than it moves')
+    raise CostsTooHigh('costs do not settle: they are as large as the account that is to pay them; start with more, or at lower costs')
 
 # %% ../nbs/modules/28_orders.ipynb #ebfe1169
 def _in_lots(

@@ -89,7 +89,7 @@ class Execution:
 # %% ../nbs/modules/27_strategy.ipynb #e208f1e8
 def _check_amounts(e):
     "Refuse numbers that mean nothing"
-    if e.min_trade<0: raise ConfigError(f'execution.min_trade: {e.min_trade} must not be negative')
+    if not 0<=e.min_trade<1e15: raise ConfigError(f'execution.min_trade: {e.min_trade} must be an amount, and not negative')
     if not 0<=e.band<1: raise ConfigError(f'execution.band: {e.band} is a fraction of the account, from 0 to below 1')
     if e.participation is not None and not 0<e.participation<=1:
         raise ConfigError(f'execution.participation: {e.participation} is a part of the volume, above 0 and at most 1; or leave it out')
@@ -226,7 +226,9 @@ def _section(key, value, where):
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
     if key=='accept_mixed': return _names(value, where)
-    if key=='benchmark' and isinstance(value, dict): return _typed(value, Blend, where)
+    if key=='benchmark' and not isinstance(value, str):
+        if isinstance(value, dict) and 'weights' in value: return _typed(value, Blend, where)
+        raise ConfigError(f'{where}: expected a ticker, or a blend such as {{weights: {{SPY: 0.6, AGG: 0.4}}}}, got {value!r}')
     if not isinstance(value, str): raise ConfigError(f'{where}: expected text, got {value!r}')
     return value
 

@@ -15,8 +15,8 @@ from fastcore.basics import patch
 
 from .. import metrics
 from .simulate import Account, simulate
-from ..calendars import as_date
-from ..core import ConfigError, DataError, ParameterError, QuantETFError, positive
+from ..calendars import as_date, next_session
+from ..core import ConfigError, DataError, NotASession, ParameterError, QuantETFError, positive
 from ..costs import CostTerms
 from ..data.view import Panel, load_panel
 from ..strategy import Blend, Decision, Execution, Strategy
@@ -93,6 +93,10 @@ def usable_rules(
 )->tuple: # (Execution, list of notes)
     "The execution rules that the prices of a panel allow, and what had to be changed"
     rules = strategy.execution
+    if rules.participation is not None and (bad := used & ~np.isin(view._panel.basis, ['as_traded', 'split_adjusted'])).any():
+        what = str(view._panel.basis[bad][0]).replace('_', ' ')
+        raise DataError(f'execution.participation: the closes of {view.ids[bad][0]} are {what}, '
+            'so its volume says nothing about what can be traded at them; leave participation out, or use data as traded')
     if rules.shares=='fractional' or not (off := levels_off(view, used)): return rules,[]
     return replace(rules, shares='fractional', lot=1),[f'Prices are {basis_words(off)}, so positions are counted in fractions of a share.']
 
@@ -116,7 +120,8 @@ class BacktestResult:
     def nav(self)->np.ndarray: return self.account.nav # (T,) currency, after each close
     @cached_property
     def summary(self)->dict: # Figures of strategy and benchmark, see the notebook on metrics
-        return metrics.summary(self.levels.strategy, self.levels.get('benchmark'), risk_free=self.risk_free, periods_per_year=252)
+        return metrics.summary(self.levels.strategy, self.levels.get('benchmark'), risk_free=self.risk_free,
+            periods_per_year=252, exchange=self.panel.exchange)
     @cached_property
     def frame(self): # DataFrame: daily net asset value of strategy and benchmark
         import pandas as pd
@@ -128,10 +133,10 @@ class BacktestResult:
 def levels(self:BacktestResult): # DataFrame like `frame`, from the capital on
     "What figures are computed from"
     import pandas as pd
-    first,frame = self.account.start - 1,self.frame
+    frame = self.frame
     if self.flow.any(): frame = frame.assign(strategy=self._grown(metrics.time_weighted_returns(self.nav, self.flow)))
-    if self.nav[0]==self.capital or first<0: return frame
-    day = pd.DatetimeIndex([self.panel.sessions[first].astype('datetime64[us]')], name='session')
+    if self.nav[0]==self.capital: return frame
+    day = pd.DatetimeIndex([next_session(self.sessions[0], -1, self.panel.exchange).astype('datetime64[us]')], name='session')
     return pd.concat([pd.DataFrame(self.capital, day, frame.columns), frame])
 
 @patch
@@ -142,7 +147,9 @@ def _grown(self:BacktestResult, returns): # (T - 1,) -> (T,) levels that begin w
 def risk_free(self:BacktestResult)->np.ndarray|None: # One value for each step of `levels`
     "Return of cash over each session; None where the data have no rate"
     index,a = self.account.ledger.index,self.account
-    return None if index is None else (index[1:]/index[:-1]-1)[a.end-len(self.levels)+1:a.end]
+    if index is None: return None
+    before = a.end - len(self.levels) + 1 # Below zero where the data begin with the books
+    return np.append(np.zeros(max(-before, 0)), (index[1:]/index[:-1]-1)[max(before, 0):a.end])
 
 # %% ../../nbs/modules/32_backtest.ipynb #d14f6438
 @patch(as_prop=True)
@@ -227,9 +234,12 @@ def read_flows(
 def _flows(panel, flows, first, last):
     "(rows, amounts), one for each session"
     if not flows: return None
-    days = np.array([as_date(d, 'flows') for d,_ in flows], 'datetime64[D]')
-    rows,amounts = panel.view(days)._rows,np.array([x for _,x in flows], float)
-    off = (rows<=first) | (rows>last) | ~np.isfinite(amounts)
+    try: days,amounts = np.array([as_date(d, 'flows') for d,_ in flows], 'datetime64[D]'),np.array([x for _,x in flows], float)
+    except (TypeError, ValueError) as e: raise ParameterError(f'flows: expected pairs of a date and an amount ({e})') from None
+    if not np.isfinite(amounts).all(): raise ParameterError('flows: an amount is missing or infinite')
+    try: rows = panel.view(days)._rows
+    except NotASession as e: raise ParameterError(f'flows: {e}') from None
+    off = (rows<=first) | (rows>last)
     if off.any():
         d,x = flows[int(np.argmax(off))]
         raise ParameterError(f'flows: {x:,.2f} on {d} does not lie after the first session of the books, {panel.sessions[first]}, '
@@ -264,7 +274,8 @@ def _closures(account):
     L,out = account.ledger,[]
     paid,ex,_ = account.paid
     i = np.searchsorted(L.ex, account.start+1)
-    for e in np.flatnonzero(L.final[i:i+len(paid)] & (paid>0)):
+    held = account.units[np.searchsorted(account.fills, L.ex[i:i+len(paid)]),L.col[i:i+len(paid)]]>0
+    for e in np.flatnonzero(L.final[i:i+len(paid)] & held):
         col,day = L.col[i+e],L.panel.sessions[account.start+ex[e]-1]
         how = 'at its last close' if np.isnan(L.panel._events.value[col]) else 'at its delisting value'
         out.append(f'{L.panel.ids[col]} closed on {day} while it was held, and was paid out {how}: {paid[e]:,.2f}.')
@@ -288,6 +299,7 @@ def backtest(
         rows = _ready(strategy, panel, rows, decision)
         decision = strategy.decide(panel.view(panel.sessions[rows]))
     if start is None: first = rows[0]
+    if first==last: raise ParameterError(f'{strategy.name} can first decide on the last session, {panel.sessions[last]}')
     used = decision.signals.universe.mask.any(axis=0)
     refuse_mixed(panel, used | (benchmark_weights(panel, strategy.benchmark)>0), strategy.accept_mixed)
     rules,notes = usable_rules(strategy, decision.view, used)
@@ -312,9 +324,12 @@ def decisions(self:BacktestResult): # DataFrame, one row for each decision date
     own = np.isin(a.why, ['rebalance', 'late']) # Not what dividends, splits and withdrawals made necessary
     k,value,paid = np.searchsorted(self.rows, a.decided[own]),self._notional[own],a.costs[own].sum(axis=1)
     traded,net,cost = (np.bincount(k, x, R) for x in (np.abs(value).sum(axis=1), value.sum(axis=1), paid))
-    nav = self.nav[self.rows-a.start]
-    filled,held = np.full(R, np.datetime64('NaT'), 'datetime64[D]'),np.zeros(R, int)
-    filled[k[::-1]],held[k] = days[a.fills[own][::-1]],(a.units[1:][own]!=0).sum(axis=1)
+    nav,made = self.nav[self.rows-a.start],np.append(self.rows[1:]-1, a.end) # The last session that is this decision's own
+    filled,did = np.full(R, np.datetime64('NaT'), 'datetime64[D]'),np.flatnonzero((a.trades[own]!=0).any(axis=1))
+    filled[k[did][::-1]] = days[a.fills[own][did][::-1]]
+    made = np.maximum(np.minimum(self.rows+self.strategy.execution.lag, a.end), made)
+    there = (a.units[np.searchsorted(a.fills, made, side='right')]!=0) & (a.ledger.closed>=made[:,None])
+    held = there.sum(axis=1)
     turnover,d = .5*(traded + np.abs(net+cost))/nav,self.decision
     return pd.DataFrame(dict(session=days[self.rows], fill_session=filled, status=d.status, reason=d.reason,
         turnover_one_way=turnover, cost=cost, holdings=held, nav=nav))

@@ -34,6 +34,8 @@ class Ledger:
     ):
         self.panel,self.rules,self.index = panel,rules,_cash_index(panel)
         self.close = panel._fields['close']
+        if rules.fill=='next_open' and 'open' not in panel._fields:
+            raise DataError('fill: next_open needs opens, and these data have none; use next_close')
         self.traded = panel._fields['open'] if rules.fill=='next_open' else self.close
         self.place,self.factor = panel._units()
         self.splits = self.factor.shape[1]>1
@@ -67,15 +69,10 @@ def last(self:Ledger, rows, cols=slice(None)):
 
 @patch
 def _before(self:Ledger, rows, cols):
-    "The last valid close before each of some rows, NaN where there is none"
-    out = np.full(len(rows), np.nan)
-    todo = np.flatnonzero(self.panel._seen()[rows,cols]>0)
-    while len(todo):
-        rows = rows - 1
-        x = self.close[rows[todo],cols[todo]]*self.shares(rows[todo], cols[todo])
-        out[todo] = x
-        todo = todo[np.isnan(x)]
-    return out
+    "The last valid close before each of some rows without one, NaN where there is none"
+    place,last = self.panel._last_rows()
+    at = last[rows,place[cols]]
+    return np.where(at>=0, self.close[at,cols]*self.shares(at, cols), np.nan)
 
 @patch
 def fill(self:Ledger, rows, cols=slice(None), closes=False):
@@ -419,18 +416,20 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
     gone,fill,later = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.size(deep(after), cols)
     missing,later = np.isnan(fill),np.where(np.isnan(later), 0., later)
     worth = np.where(L.closed[cols]<deep(after), 0., later) if L.closing else later
-    fill,terms = np.where(missing, 0., fill),L.counted(terms.at(cols), deep(fills), cols)
+    fill,terms = np.where(missing, 0., fill),terms.at(cols)
+    terms_s,terms = L.counted(terms, deep(sized), cols),L.counted(terms, deep(fills), cols)
     lot_s,lot = L.lot(deep(sized), cols),L.lot(deep(fills), cols)
     if lot is not None and np.any(lot_s!=lot): return None
     first,income,units = cash*L.grown(start, sized[0]),_Income(L, fills, slot, start, W),np.zeros((R+1, W+1))
     nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, later/size-1)[:-1])) # A first guess, without costs and payments
+    if not (nav>0).all(): return None
     units[1:,:W] = w*deep(nav)/size
     income.of(units[1:])
     for _ in range(100):
-        held = np.take_along_axis(units[:-1], before, axis=1)
+        held,old = np.take_along_axis(units[:-1], before, axis=1),units[1:,:W].copy()
         if L.closing: held[gone] = 0.
         free = nav - income.owed(sized)
-        trade = plan_orders(w, held, free, size, terms, rules, lot_s, limits)
+        trade = plan_orders(w, held, free, size, terms_s, rules, lot_s, limits)
         there = (free - np.einsum('rw,rw->r', held, size))*L.grown(sized, fills) + income.arriving(sized, fills)
         trade,_,spent = funded(np.where(missing, 0., trade) if missing.any() else trade, fill, there, terms, lot, held)
         units[1:,:W] = held + trade
@@ -438,11 +437,13 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
         ended = np.einsum('rw,rw->r', units[1:,:W], worth) + income.owed(after)
         ended += (there-spent)*L.grown(fills, after) + income.arriving(fills, after)
         better = first*np.append(1., np.cumprod((ended/nav)[:-1]))
+        if not (better>0).all(): return None # Everything is lost on the way
         change,nav = better/nav,better
-        if np.abs(change-1).max()<1e-13 and other<1e-13*first: break
+        moved = (np.abs(units[1:,:W]-old)*size).max()
+        if np.abs(change-1).max()<1e-13 and other<1e-13*first and moved<1e-12*nav.max(): break
         units[1:] *= deep(change)
     else: return None
-    planned = plan_orders(w, held, free, size, terms, rules, lot_s, limits)
+    planned = plan_orders(w, held, free, size, terms_s, rules, lot_s, limits)
     if planned[missing].any() or _over(L, planned, deep(fills), cols) or _leaves_fractions(L, fills, units[1:], slot, end): return None
     return _as_fills(rows, fills, units, before, gone, used, cols, terms, fill, lot, len(L.closed))
 

@@ -133,7 +133,7 @@ class Panel:
             if (o[1:]<=o[:-1]).any(): raise ValueError(f'{what} must be sorted and unique')
         self._fields = fields if isinstance(fields, Fields) else _held(fields, shape)
         self._facts = facts if isinstance(facts, FactsOnDemand) else {k:Facts.of(v, self.ids) for k,v in (facts or {}).items()}
-        self._given,self._ages,self._unit,self._whole,self._names = events,None,None,None,self.ids.tobytes()
+        self._given,self._ages,self._unit,self._whole,self._lasts,self._names = events,None,None,None,None,self.ids.tobytes()
 
     @property
     def _events(self):
@@ -154,6 +154,21 @@ def _plain_events(self:Panel):
     cash = self._fields.get('cash', np.zeros((S, N)))
     ex,col = np.nonzero(cash)
     return Events(ex, ex, col, cash[ex,col], np.full(N, S), np.full(N, np.nan))
+
+# %% ../../nbs/modules/15_view.ipynb #196a2f21
+@patch
+def _last_rows(self:Panel):
+    "(N,) column of each instrument in an array (S, n) of the row of its last close so far; -1 before the first, n where none is missing"
+    if self._lasts is None:
+        close,S = self._fields['close'],len(self.sessions)
+        cols = np.flatnonzero(np.isnan(close).any(axis=0))
+        place,rows = np.full(len(self.ids), len(cols)),np.empty((S, len(cols)), 'i4')
+        place[cols] = np.arange(len(cols))
+        for k in range(0, len(cols), 256):
+            there = ~np.isnan(close[:,cols[k:k+256]])
+            np.maximum.accumulate(np.where(there, np.arange(S, dtype='i4')[:,None], -1), axis=0, out=rows[:,k:k+256], dtype='i4')
+        self._lasts = place,rows
+    return self._lasts
 
 # %% ../../nbs/modules/15_view.ipynb #5cc1282c
 @patch
