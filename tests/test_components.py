@@ -11,8 +11,17 @@ ROOT = Path(__file__).resolve().parent.parent
 IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
-    ('portfolio', 'inverse_volatility'):dict(n=3)}
+    ('portfolio', 'inverse_volatility'):dict(n=3), ('portfolio', 'score_proportional'):dict(n=2),
+    ('portfolio', 'mean_variance'):dict(risk_aversion=5.), ('portfolio', 'skfolio'):dict(estimator='test_components:Calm', window=60)}
 ROLES = 'universe', 'filter', 'feature', 'alpha', 'risk', 'costs', 'portfolio'
+
+
+class Calm:
+    "An optimiser with the interface of skfolio: inverse variances"
+    def fit(self, X):
+        inverse = 1/X.var().to_numpy()
+        self.weights_ = inverse/inverse.sum()
+        return self
 
 
 @pytest.mark.parametrize('role,kind', [(role, kind) for role in ROLES for kind in sorted(kinds(role))])
