@@ -271,7 +271,7 @@ def _wired(strategy, where):
         if name is None or name in strategy.features: continue
         raise ConfigError(f'{where}: {part}.feature: no feature {name!r}{did_you_mean(name, strategy.features)}; '
             f'features has {", ".join(strategy.features) or "none"}')
-    n,listed = getattr(strategy.portfolio, 'n', 0),getattr(strategy.universe, 'tickers', None)
+    n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:
         raise ConfigError(f'{where}: portfolio {strategy.portfolio._kind} needs a section risk; kinds: {", ".join(sorted(kinds("risk")))}')
