@@ -242,7 +242,7 @@ def binding_names(
     found += [b.name for b in p.balls if b.name and b.r-np.linalg.norm(b.M@x - b.c)<=near]
     return tuple(n for n in dict.fromkeys(found) if n!='invested')
 
-# %% ../nbs/modules/27_optimise.ipynb #736cd2b6
+# %% ../nbs/modules/27_optimise.ipynb #db97dfcb
 class Solved(OnRisk):
     "A rule that solves a problem: subclasses have `cost_aversion`, and say what it is (`problem`)"
     @property
@@ -250,18 +250,20 @@ class Solved(OnRisk):
     def weigh(self, o):
         p,c,K = self.problem(o),self.constraints,len(o.cols)
         unit = 1/max(np.diag(p.P).mean(), np.abs(p.q).max())
-        p = replace(p, P=p.P*unit, q=p.q*unit)
+        p = free = replace(p, P=p.P*unit, q=p.q*unit)
         if o.held is not None:
             price = self.cost_aversion*unit*o.rates if self.cost_aversion else None
             if price is not None and np.isnan(price).any(): raise DataError('what trading costs is not known for every candidate')
             p = with_turnover(p, o.held[o.cols], o.held.sum() - o.held[o.cols].sum(), price, c.max_turnover)
-        x = solve(p)
+        try: x = solve(p)
+        except Infeasible:
+            if p is free or c.max_turnover is None: raise
+            p,x = free,solve(free) # Too far away: `Rule.construct` goes as far toward it as the turnover limit allows
         return np.maximum(x[:K], 0),binding_names(p, x)
     def settle(self, signals, target, weights_now)->Target:
         cap = self.constraints.max_turnover
         if not self.cost_aversion and turnover_one_way(target.weights[0], weights_now)<=cap: return target
-        t = self._weighed(signals, weights_now)
-        return target if 'max_turnover' in t.reason[0] else t
+        return self._weighed(signals, weights_now)
 
 # %% ../nbs/modules/27_optimise.ipynb #0dee2974
 def _check_solved(o):

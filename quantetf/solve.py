@@ -146,7 +146,7 @@ def _polished(p, out, told):
     def least(K, b): return np.linalg.lstsq(K, b, 1e-11)[0]
     return _settled(p, at, rows, on, x, mu, least, True, 60, 1e-11)
 
-# %% ../nbs/modules/24_solve.ipynb #48c413fb
+# %% ../nbs/modules/24_solve.ipynb #dc73b5d7
 def solve(
     p:Problem,
 )->np.ndarray: # (n,)
@@ -154,14 +154,19 @@ def solve(
     if not p.balls:
         guess = np.where(p.lo==p.hi, -1, 0),np.where(p.low==p.high, -1, 0)
         x = _settled(p, *guess, np.zeros(0, bool), np.zeros(len(p.q)), np.zeros(0))
-        if x is not None: return x
+        if x is not None: return _tidy(p, x)
     out,told = _clarabel(p)
     said = str(out.status)
     if said in ('PrimalInfeasible', 'AlmostPrimalInfeasible'): raise Infeasible(p.explained())
     if said!='Solved': raise SolverFailed(f'the solver ended with status {said}, which is not an answer')
     x = _polished(p, out, told)
     if x is None: raise SolverFailed("the solver's answer could not be confirmed: it does not satisfy the conditions of a minimum")
-    return x
+    return _tidy(p, x)
+
+def _tidy(p, x, tol=1e-12):
+    "What is as good as at a bound is put there: a weight of 1e-17 is none"
+    x = np.where(x-p.lo<=tol, p.lo, x)
+    return np.where(p.hi-x<=tol, p.hi, x)
 
 # %% ../nbs/modules/24_solve.ipynb #b5ec55f9
 def _sides(p):
