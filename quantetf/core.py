@@ -116,7 +116,7 @@ def find_settings(
 # %% ../nbs/modules/00_core.ipynb #1ce832c9
 _kinds:dict[str,dict[str,type]] = {}
 _HOMES = dict(ingestor='data.files data.online', schedule='calendars', universe='universe', filter='universe', feature='features',
-    alpha='alpha', risk='risk', costs='costs', portfolio='portfolio optimise', overlay='overlays')
+    alpha='alpha', risk='risk', costs='costs', portfolio='portfolio optimise tranches', overlay='overlays')
 
 def register(
     role:str, # Such as 'feature'

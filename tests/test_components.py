@@ -5,6 +5,7 @@ import pytest
 
 from quantetf.core import ConfigError, find_settings, kinds
 from quantetf.data.check import BrokenPromise, check_component, sample_panel
+from quantetf.portfolio import TopNEqual
 from quantetf.strategy import load_strategy, make_strategy, strategy_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -12,7 +13,8 @@ IDS = ['BOND', 'CORE', 'EMKT', 'GOLD', 'GONE', 'LATE', 'REIT', 'TECH']
 # What a kind needs beyond its defaults
 NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(feature='mom'), ('portfolio', 'top_n_equal'):dict(n=3),
     ('portfolio', 'inverse_volatility'):dict(n=3), ('portfolio', 'score_proportional'):dict(n=2),
-    ('portfolio', 'mean_variance'):dict(risk_aversion=5.), ('portfolio', 'skfolio'):dict(estimator='test_components:Calm', window=60)}
+    ('portfolio', 'mean_variance'):dict(risk_aversion=5.), ('portfolio', 'skfolio'):dict(estimator='test_components:Calm', window=60),
+    ('portfolio', 'tranches'):dict(of=TopNEqual(2), k=2)}
 ROLES = 'universe', 'filter', 'feature', 'alpha', 'risk', 'costs', 'portfolio'
 
 
