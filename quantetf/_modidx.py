@@ -1876,6 +1876,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'quantetf.solve._review': ('modules/solve.html#_review', 'quantetf/solve.py'),
                                 'quantetf.solve._settled': ('modules/solve.html#_settled', 'quantetf/solve.py'),
                                 'quantetf.solve._sides': ('modules/solve.html#_sides', 'quantetf/solve.py'),
+                                'quantetf.solve._straight': ('modules/solve.html#_straight', 'quantetf/solve.py'),
                                 'quantetf.solve._tidy': ('modules/solve.html#_tidy', 'quantetf/solve.py'),
                                 'quantetf.solve.solve': ('modules/solve.html#solve', 'quantetf/solve.py')},
             'quantetf.store': { 'quantetf.store._category_codes': ('modules/store.html#_category_codes', 'quantetf/store.py'),

@@ -231,14 +231,14 @@ def with_turnover(
     return Problem(np.block([[p.P, zero], [zero, zero]]), np.concatenate([p.q - c, 2*c]), np.append(p.lo, 0*one), np.append(p.hi, one),
         np.vstack(wide), np.concatenate(low), np.concatenate(high), balls, p.lo_names + ('',)*K, p.hi_names + ('',)*K, names)
 
-# %% ../nbs/modules/27_optimise.ipynb #8d65f585
+# %% ../nbs/modules/27_optimise.ipynb #4096a4ce
 def binding_names(
     p:Problem, x:np.ndarray,
 )->tuple:
     "Names of the limits that an answer touches"
     a,near = p.A@x,1e-9
     sides = (x-p.lo, p.lo_names), (p.hi-x, p.hi_names), (a-p.low, p.names), (p.high-a, p.names)
-    found = [n for gap,names in sides for g,n in zip(gap, names, strict=True) if n and g<=near]
+    found = [names[j] for gap,names in sides for j in np.flatnonzero(gap<=near) if names[j]]
     found += [b.name for b in p.balls if b.name and b.r-np.linalg.norm(b.M@x - b.c)<=near]
     return tuple(n for n in dict.fromkeys(found) if n!='invested')
 

@@ -51,7 +51,29 @@ class Problem:
         a,off = self.A@x,[(self.lo-x).max(), (x-self.hi).max(), *(np.linalg.norm(b.M@x - b.c)-b.r for b in self.balls)]
         return float(max(0., *off, (self.low-a).max(initial=0.), (a-self.high).max(initial=0.)))
 
-# %% ../nbs/modules/24_solve.ipynb #4122c078
+# %% ../nbs/modules/24_solve.ipynb #413a7c5d
+def _straight(p, most=30, tol=1e-12):
+    "The minimum of a problem without balls; None where guessing finds no end"
+    lo,hi,P,A = p.lo,p.hi,p.P,p.A
+    move,loose,y = lo<hi,p.low<p.high,np.zeros(len(A))
+    at,rows = np.where(move, 0, -1),np.where(loose, 0, -1) # -1 at the lower side, 1 at the upper, 0 between them
+    for _ in range(most):
+        F,act = at==0,rows!=0
+        AF,k = A[act][:,F],np.count_nonzero(F)
+        x,K = np.where(F, 0., np.where(at<0, lo, hi)),np.zeros((k+len(AF),)*2)
+        K[:k,:k],K[:k,k:],K[k:,:k] = P[F][:,F],AF.T,AF
+        try: s = np.linalg.solve(K, np.concatenate([-(P@x + p.q)[F], np.where(rows<0, p.low, p.high)[act] - A[act]@x]))
+        except np.linalg.LinAlgError: return None
+        x[F],y[:] = s[:k],0
+        y[act] = s[k:]
+        g,a = P@x + p.q + y@A,A@x
+        new = np.where(F, (x>hi+tol)*1 - (x<lo-tol), np.where((at*g>0) & move, 0, at))
+        new_rows = np.where(act, np.where((rows*y<0) & loose, 0, rows), (a>p.high+tol)*1 - (a<p.low-tol))
+        if (new==at).all() and (new_rows==rows).all(): return x if p.violation(x)<=1e-9 else None
+        at,rows = new,new_rows
+    return None
+
+# %% ../nbs/modules/24_solve.ipynb #a49862ec
 def _newton(p, at, rows, on, x, mu, linear):
     "One step to the minimum with some bounds (`at`), rows and balls (`on`) as equations; (x, multipliers of rows, of balls)"
     F,act = at==0,rows!=0
@@ -69,39 +91,42 @@ def _newton(p, at, rows, on, x, mu, linear):
     y[act],mu[on] = s[k:n],s[n:]
     return x,y,mu
 
-# %% ../nbs/modules/24_solve.ipynb #291f49c1
+# %% ../nbs/modules/24_solve.ipynb #55f4bc06
 def _review(p, at, rows, on, x, y, mu, tol):
-    "(wrong, size) of each bound, row and ball: does it belong on the other side, and how clearly"
-    d = [b.M@x - b.c for b in p.balls]
+    "What belongs on the other side, of bounds, rows and balls: (booleans, how clearly) of each"
     g,a = p.P@x + p.q + y@p.A,p.A@x
-    for b,o,m in zip(p.balls, d, mu, strict=True): g = g + m*(o@b.M)
-    far = np.array([np.sqrt(o@o)-b.r for b,o in zip(p.balls, d, strict=True)])
+    far = np.empty(len(on))
+    for j,b in enumerate(p.balls):
+        d = b.M@x - b.c
+        far[j] = np.sqrt(d@d) - b.r
+        if on[j]: g = g + mu[j]*(d@b.M)
     out,over = np.maximum(x-p.hi, p.lo-x),np.maximum(a-p.high, p.low-a)
     free,loose = at==0,rows==0
-    wrong = (np.where(free, out>tol, (at*g>0) & (p.lo<p.hi)), np.where(loose, over>tol, (rows*y<0) & (p.low<p.high)),
-        np.where(on, mu<=0, far>tol))
-    size = np.where(free, 1e6*out, np.abs(g)),np.where(loose, 1e6*over, np.abs(y)),np.where(on, -mu, 1e6*far)
-    return wrong,np.concatenate([np.where(w, s, 0) for w,s in zip(wrong, size, strict=True)])
+    return ((np.where(free, out>tol, (at*g>0) & (p.lo<p.hi)), lambda: np.where(free, 1e6*out, np.abs(g))),
+        (np.where(loose, over>tol, (rows*y<0) & (p.low<p.high)), lambda: np.where(loose, 1e6*over, np.abs(y))),
+        (np.where(on, mu<=0, far>tol), lambda: np.where(on, -mu, 1e6*far)))
 
 def _settled(p, at, rows, on, x, mu, linear=np.linalg.solve, single=False, most=30, tol=1e-12):
     "The exact minimum from a guess of what holds as an equation; None where that leads nowhere"
-    n,m = len(at),len(rows)
     for _ in range(most):
         before = x
         try: x,y,mu = _newton(p, at, rows, on, x, mu, linear)
         except np.linalg.LinAlgError: return None
-        wrong,size = _review(p, at, rows, on, x, y, mu, tol)
-        if not any(o.any() for o in wrong):
+        found = _review(p, at, rows, on, x, y, mu, tol)
+        wrong = [w for w,_ in found]
+        if not any(w.any() for w in wrong):
             if not on.any() or np.abs(x-before).max()<=1e-13: return x if p.violation(x)<=1e-9 else None
             continue
-        if single: wrong = np.split(np.arange(len(size))==np.argmax(size), [n, n+m]) # The clearest only
-        side,row_side = np.where(x>p.hi, 1, -1),np.where(p.A@x>p.high, 1, -1)
-        at,rows = (np.where(w, np.where(o==0, s, 0), o) for w,o,s in zip(wrong, (at, rows), (side, row_side)))
+        if single: # The clearest only
+            size = np.concatenate([np.where(w, clear(), 0) for w,clear in found])
+            wrong = np.split(np.arange(len(size))==np.argmax(size), [len(at), len(at)+len(rows)])
+        at = np.where(wrong[0], np.where(at!=0, 0, np.where(x>p.hi, 1, -1)), at)
+        rows = np.where(wrong[1], np.where(rows!=0, 0, np.where(p.A@x>p.high, 1, -1)), rows)
         on = on ^ wrong[2]
         mu = np.where(on, mu, 0)
     return None
 
-# %% ../nbs/modules/24_solve.ipynb #3f9b6a44
+# %% ../nbs/modules/24_solve.ipynb #38c8e055
 def _ask(P, q, G, h, cones, tol=1e-9):
     "What Clarabel says about min x'Px/2 + q'x, Gx + s = h, s in the cones"
     import clarabel
@@ -125,7 +150,7 @@ def _clarabel(p):
         cones.append(clarabel.SecondOrderConeT(len(b.c)+1))
     return _ask(p.P, p.q, np.vstack(G), np.concatenate(h), cones),told
 
-# %% ../nbs/modules/24_solve.ipynb #1856c213
+# %% ../nbs/modules/24_solve.ipynb #1cf70979
 def _polished(p, out, told):
     "An interior-point answer made exact, or None"
     x,z,s = (np.array(o) for o in (out.x, out.z, out.s))
@@ -146,15 +171,13 @@ def _polished(p, out, told):
     def least(K, b): return np.linalg.lstsq(K, b, 1e-11)[0]
     return _settled(p, at, rows, on, x, mu, least, True, 60, 1e-11)
 
-# %% ../nbs/modules/24_solve.ipynb #dc73b5d7
+# %% ../nbs/modules/24_solve.ipynb #4919aadc
 def solve(
     p:Problem,
 )->np.ndarray: # (n,)
     "The minimum; `Infeasible` with an explanation where there is none, `SolverFailed` where nobody knows"
-    if not p.balls:
-        guess = np.where(p.lo==p.hi, -1, 0),np.where(p.low==p.high, -1, 0)
-        x = _settled(p, *guess, np.zeros(0, bool), np.zeros(len(p.q)), np.zeros(0))
-        if x is not None: return _tidy(p, x)
+    x = None if p.balls else _straight(p)
+    if x is not None: return _tidy(p, x)
     out,told = _clarabel(p)
     said = str(out.status)
     if said in ('PrimalInfeasible', 'AlmostPrimalInfeasible'): raise Infeasible(p.explained())
@@ -168,7 +191,7 @@ def _tidy(p, x, tol=1e-12):
     x = np.where(x-p.lo<=tol, p.lo, x)
     return np.where(p.hi-x<=tol, p.hi, x)
 
-# %% ../nbs/modules/24_solve.ipynb #b5ec55f9
+# %% ../nbs/modules/24_solve.ipynb #b6342893
 def _sides(p):
     "Every finite side of a bound or row: (coefficients, +1 or -1, limit, name)"
     n,none = len(p.q),('',)*max(len(p.q), len(p.A))
