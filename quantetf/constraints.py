@@ -5,18 +5,16 @@
 # %% ../nbs/modules/25_constraints.ipynb #b0d2a53c
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from .core import ParameterError, QuantETFError
+from .core import ParameterError, did_you_mean
+from .solve import Infeasible
 
 # %% auto #0
-__all__ = ['Infeasible', 'Constraints', 'cap_weights', 'turnover_one_way', 'limit_turnover', 'check_weights']
-
-# %% ../nbs/modules/25_constraints.ipynb #5d32ed1d
-class Infeasible(QuantETFError, ValueError):
-    "No portfolio can satisfy the constraints"
+__all__ = ['Constraints', 'cap_weights', 'turnover_one_way', 'limit_turnover', 'check_weights', 'GroupLimit', 'Limits',
+           'fund_bounds', 'group_members']
 
 # %% ../nbs/modules/25_constraints.ipynb #742892e5
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def limit_turnover(
     "The point nearest to the targets, on the way from what is held, that the turnover limit allows"
     d = weights - weights_now
     turnover = .5*(np.abs(d).sum(axis=-1) + np.abs(d.sum(axis=-1)))
-    far = turnover>max_turnover
+    far = turnover>max_turnover*(1+1e-12) # An optimiser that used all of it stays as it is
     if not far.any(): return weights
     if far.all(): return weights_now + d*(max_turnover/turnover)[...,None]
     part = weights_now + d*(max_turnover/np.where(far, turnover, 1))[...,None]
@@ -97,3 +95,88 @@ def check_weights(
         turnover = turnover_one_way(weights, weights_now)
         if turnover>c.max_turnover+tol: said.append(f'one-way turnover is {turnover:.4f}, more than max_turnover {c.max_turnover:.4f}')
     return said
+
+# %% ../nbs/modules/25_constraints.ipynb #2016bfe5
+@dataclass(frozen=True)
+class GroupLimit:
+    "Least and largest weight of the funds that share a fact"
+    fact:str       # Such as 'asset_class' or 'region'
+    value:str      # Such as 'bond'
+    min:float=0.
+    max:float=1.
+    assume_static:bool=False # Take today's value of the fact for the past
+    def __post_init__(self):
+        if not 0<=self.min<=self.max<=1:
+            raise ParameterError(f'group {self.value}: need 0 <= min <= max <= 1, got min={self.min}, max={self.max}')
+    @property
+    def name(self)->str: return f'{self.fact} {self.value}'
+
+# %% ../nbs/modules/25_constraints.ipynb #4a552464
+@dataclass(frozen=True)
+class Limits(Constraints):
+    "Limits for rules that solve a problem"
+    min_weight:float=0.                  # Least weight of each candidate
+    funds:dict[str,tuple[float,float]] = field(default_factory=dict) # Ticker -> least and largest weight
+    groups:tuple[GroupLimit,...]=()      # By what is known of the funds
+    max_cash:float|None=None             # Largest part in cash; None leaves the buffer and no more
+    benchmark:str|None=None              # Ticker that beta and tracking error refer to
+    min_beta:float|None=None             # To the benchmark
+    max_beta:float|None=None
+    max_tracking_error:float|None=None   # Volatility of the difference to the benchmark, per year
+    def __post_init__(self):
+        super().__post_init__()
+        _check_bounds(self)
+        _check_benchmark(self)
+    @property
+    def uses_benchmark(self)->bool: return not self.min_beta is self.max_beta is self.max_tracking_error is None
+    @property
+    def least(self)->float:
+        "The part of the account that goes into funds at least"
+        return self.invested if self.max_cash is None else 1 - self.max_cash
+
+# %% ../nbs/modules/25_constraints.ipynb #899d3c12
+def _check_bounds(c):
+    "Refuse bounds of funds and cash that contradict themselves"
+    if not 0<=c.min_weight<=c.max_weight:
+        raise ParameterError(f'min_weight must be from 0 to max_weight={c.max_weight}, got {c.min_weight}')
+    for fund,(lo,hi) in c.funds.items():
+        if not c.min_weight<=lo<=hi<=c.max_weight: raise ParameterError(f'funds.{fund}: [{lo}, {hi}] must lie within '
+            f'min_weight and max_weight, [{c.min_weight}, {c.max_weight}], the smaller one first')
+    if c.max_cash is not None and not c.cash_buffer<=c.max_cash<=1:
+        raise ParameterError(f'max_cash must be from cash_buffer={c.cash_buffer} to 1, got {c.max_cash}')
+
+def _check_benchmark(c):
+    "Refuse beta and tracking error without a benchmark, or the other way round"
+    if c.uses_benchmark!=(c.benchmark is not None):
+        raise ParameterError('benchmark goes with min_beta, max_beta or max_tracking_error, and they with it; give both or neither')
+    if None not in (c.min_beta, c.max_beta) and c.min_beta>c.max_beta:
+        raise ParameterError(f'min_beta={c.min_beta} is above max_beta={c.max_beta}')
+    if c.max_tracking_error is not None and not c.max_tracking_error>0:
+        raise ParameterError(f'max_tracking_error must be above 0, got {c.max_tracking_error}')
+
+# %% ../nbs/modules/25_constraints.ipynb #934d349b
+def fund_bounds(
+    c:Limits,
+    view,            # `View` of one session
+    cols:np.ndarray, # (K,) columns of the candidates
+)->tuple: # (least, largest), (K,) each
+    "Bounds of each candidate; `Infeasible` where a fund that has to be held is none"
+    lo,hi = np.full(len(cols), c.min_weight),np.full(len(cols), c.max_weight)
+    for fund,(a,b) in c.funds.items():
+        at = np.flatnonzero(view.ids[cols]==view.called(fund))
+        if a>c.min_weight and not len(at): raise Infeasible(f'{fund} has to have {a:.4g} at least, and is no candidate')
+        lo[at],hi[at] = a,b
+    return lo,hi
+
+def group_members(
+    group:GroupLimit,
+    view,            # `View` of one session
+    cols:np.ndarray, # (K,) columns of the candidates
+)->np.ndarray: # (K,) booleans
+    "Which candidates belong to a group; one of which nobody knows is an `Infeasible` problem, not a guess"
+    said = view.facts(group.fact, object, group.assume_static)[0][cols]
+    unknown = [str(i) for i,o in zip(view.ids[cols], said, strict=True) if o is None]
+    if unknown: raise Infeasible(f'{group.fact} of {", ".join(unknown)} was not known, so {group.name} cannot be limited')
+    if group.value not in said and group.min>0: raise Infeasible(f'{group.name} has to have {group.min:.4g} at least, '
+        f'and no candidate is one{did_you_mean(group.value, set(said))}')
+    return said==group.value

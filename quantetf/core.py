@@ -117,7 +117,8 @@ def find_settings(
 # %% ../nbs/modules/00_core.ipynb #1ce832c9
 _kinds:dict[str,dict[str,type]] = {}
 _HOMES = dict(ingestor='data.files data.online', schedule='calendars', universe='universe', filter='universe filters',
-    feature='features volatility trend market crosssection', alpha='alpha', risk='risk', costs='costs', portfolio='portfolio')
+    feature='features volatility trend market crosssection', alpha='alpha', risk='risk', costs='costs',
+    portfolio='portfolio optimise tranches', overlay='overlays')
 
 def register(
     role:str, # Such as 'feature'

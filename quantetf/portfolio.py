@@ -5,7 +5,7 @@
 # %% ../nbs/modules/26_portfolio.ipynb #22ae2d6e
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from fastcore.basics import patch
@@ -15,7 +15,8 @@ from .core import ParameterError, register
 from .features import pick
 
 # %% auto #0
-__all__ = ['Signals', 'Target', 'choose', 'TopNEqual', 'InverseVolatility']
+__all__ = ['Signals', 'Target', 'as_target', 'Rule', 'overlaid', 'choose', 'buffered', 'TopNEqual', 'InverseVolatility',
+           'ScoreProportional']
 
 # %% ../nbs/modules/26_portfolio.ipynb #b5872f0c
 @dataclass(slots=True, eq=False)
@@ -27,13 +28,18 @@ class Signals:
     scores:np.ndarray  # (R, N), higher is better, NaN abstains
     risk_model:object=None # Asked by constructors that need a covariance
     wanted:object=None # `Target` of the portfolio rule before it looks at the account, where that has been worked out
+    costs:object=None    # Cost model, for constructors that weigh what trading costs
+    schedule:object=None # When decisions are due, for constructors that look back at earlier ones
+    at:object=None       # View -> `Signals` of its sessions, for the same
     def __len__(self): return len(self.scores)
     def __getitem__(self, i):
         if not -len(self)<=i<len(self): raise IndexError(f'evening {i} of {len(self)}')
         i %= len(self)
         s = slice(i, i+1)
         wanted = None if self.wanted is None else self.wanted[i]
-        return Signals(self.view[i], self.universe[i], {k:v[s] for k,v in self.features.items()}, self.scores[s], self.risk_model, wanted)
+        features = {k:v[s] for k,v in self.features.items()}
+        more = self.risk_model,wanted,self.costs,self.schedule,self.at
+        return Signals(self.view[i], self.universe[i], features, self.scores[s], *more)
 
 # %% ../nbs/modules/26_portfolio.ipynb #5b00c141
 @patch
@@ -65,7 +71,7 @@ class Target:
         return f'Target({len(self)} rows, {len(held)} on hold' + ''.join(f'; {o}' for o in held[:3]) + ('; ...)' if len(held)>3 else ')')
 
 # %% ../nbs/modules/26_portfolio.ipynb #8c21cd20
-def _wanted(
+def as_target(
     weights,     # (R, N) that the rule wants
     why,         # Row -> reason to hold
     constraints, # `Constraints`
@@ -81,22 +87,47 @@ def _wanted(
     return Target(weights, 1 - weights.sum(axis=1), status, reason, binding)
 
 # %% ../nbs/modules/26_portfolio.ipynb #1c8fcfae
-class _Rule:
-    "A portfolio rule: subclasses have `constraints` and say what they `want`"
-    needs_risk = False
+class Rule:
+    "A portfolio rule: subclasses have `constraints` and `overlays`, and say what they `want`"
+    on_risk = asks_account = False
+    @property
+    def needs_risk(self)->bool: return self.on_risk or any(getattr(o, 'needs_risk', False) for o in self.overlays)
     @property
     def uses_book(self)->bool:
         "Do the weights depend on what is held?"
-        return self.constraints.max_turnover is not None
-    def construct(self, signals, weights_now=None)->Target:
+        asked = self.asks_account or any(getattr(o, 'uses_book', False) for o in self.overlays)
+        return asked or self.constraints.max_turnover is not None
+    def settle(self, signals, target, weights_now)->Target: return target # For rules that ask the account
+    def construct(self, signals, weights_now=None, book=None)->Target:
         "Target weights; `weights_now` (N,) are the drifted ones of what is held, None for an account in cash"
         t = self.want(signals) if signals.wanted is None else signals.wanted
-        if weights_now is None or not self.uses_book or t.status[0]=='hold': return t
-        if len(t)!=1:
+        asked = weights_now is not None and self.uses_book
+        if asked and len(t)!=1:
             raise ParameterError(f'weights_now describes one evening, these signals have {len(t)}; construct signals[i] one by one')
+        if asked and t.status[0]=='ok': t = self.settle(signals, t, weights_now)
+        for o in self.overlays: t = overlaid(t, o, signals, book)
+        if not asked or t.status[0]=='hold' or self.constraints.max_turnover is None: return t
         limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
         if limited is t.weights: return t
         return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
+
+# %% ../nbs/modules/26_portfolio.ipynb #ead2bac9
+def overlaid(
+    target:Target,
+    overlay,  # Has `scale(signals, weights, book) -> ((R,) factors, row -> reason to hold)`
+    signals,  # `Signals`
+    book=None, # Account of the evening, for overlays that look at it
+)->Target:
+    "A target scaled toward cash"
+    factor,why = overlay.scale(signals, target.weights, book)
+    live = [s=='ok' for s in target.status]
+    weights = np.where(np.array(live)[:,None], target.weights*factor[:,None], np.nan)
+    held = {i:why.get(i, '') if ok else target.reason[i] for i,ok in enumerate(live) if i in why or not ok}
+    for i in held: weights[i] = np.nan
+    name = getattr(overlay, '_kind', type(overlay).__name__)
+    binding = [() if i in held else b + (name,)*bool(factor[i]<1) for i,b in enumerate(target.binding)]
+    status = ['hold' if i in held else 'ok' for i in range(len(live))]
+    return Target(weights, 1 - weights.sum(axis=1), status, [held.get(i, '') for i in range(len(live))], binding)
 
 # %% ../nbs/modules/26_portfolio.ipynb #b02ad28b
 def _first(
@@ -112,15 +143,32 @@ def _first(
     return np.take_along_axis(cols, order, axis=1)
 
 # %% ../nbs/modules/26_portfolio.ipynb #ca59aa58
+def _last_first(signals): # (R, N) the smaller the better, inf where nothing can be chosen
+    return np.where(signals.universe.mask & ~np.isnan(signals.scores), -signals.scores, np.inf)
+
 def choose(
     signals,   # `Signals`
     n:int,     # Funds to choose
 ): # (columns (R, n), best first; row -> reason why it cannot be)
     "The `n` members with the highest scores, ties in the order of ids"
-    s = np.where(signals.universe.mask & ~np.isnan(signals.scores), -signals.scores, np.inf)
+    s = _last_first(signals)
     order = _first(s, min(n, s.shape[1]))
     have = (s<np.inf).sum(axis=1)
     return order,{int(i):f'only {have[i]} of {n} funds have a score' for i in np.flatnonzero(have<n)}
+
+# %% ../nbs/modules/26_portfolio.ipynb #eef969d6
+def buffered(
+    signals,     # `Signals` of one evening
+    n:int,       # Funds to choose
+    buffer:int,  # Ranks beyond `n` at which a fund may stay
+    weights_now, # (N,) of what is held
+)->np.ndarray: # (n,) columns, or fewer where there are not as many scores
+    "As `choose`, where a fund that is held stays while its rank is at most `n + buffer`"
+    s = _last_first(signals)
+    near = _first(s, min(n+buffer, s.shape[1]))[0]
+    near = near[s[0,near]<np.inf]
+    stays = near[weights_now[near]>0][:n]
+    return np.sort(np.append(stays, near[~np.isin(near, stays)][:n-len(stays)]))
 
 # %% ../nbs/modules/26_portfolio.ipynb #8dcd2a63
 def _check_choice(n, constraints):
@@ -133,16 +181,24 @@ def _check_choice(n, constraints):
 # %% ../nbs/modules/26_portfolio.ipynb #a827b931
 @register('portfolio', 'top_n_equal')
 @dataclass(frozen=True)
-class TopNEqual(_Rule):
+class TopNEqual(Rule):
     "Equal weights in the n members with the highest scores"
     n:int=5 # Funds to hold
     constraints:Constraints=Constraints()
-    def __post_init__(self): _check_choice(self.n, self.constraints)
-    def want(self, signals)->Target:
-        order,why = choose(signals, self.n)
+    buffer:int=0 # A fund that is held stays while its rank is at most n + buffer
+    overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
+    def __post_init__(self):
+        _check_choice(self.n, self.constraints)
+        if self.buffer<0: raise ParameterError(f'buffer must be 0 ranks or more, got {self.buffer}')
+    @property
+    def asks_account(self)->bool: return self.buffer>0
+    def _equal(self, signals, order, why)->Target:
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = self.constraints.invested/self.n
-        return _wanted(w, why, self.constraints)
+        return as_target(w, why, self.constraints)
+    def want(self, signals)->Target: return self._equal(signals, *choose(signals, self.n))
+    def settle(self, signals, target, weights_now)->Target:
+        return self._equal(signals, buffered(signals, self.n, self.buffer, weights_now)[None], {}) if self.buffer else target
 
 # %% ../nbs/modules/26_portfolio.ipynb #903c61e5
 def _inverse(
@@ -162,11 +218,12 @@ def _inverse(
 # %% ../nbs/modules/26_portfolio.ipynb #c7e84027
 @register('portfolio', 'inverse_volatility')
 @dataclass(frozen=True)
-class InverseVolatility(_Rule):
+class InverseVolatility(Rule):
     "The n members with the highest scores, in inverse proportion to their volatility"
     n:int=5           # Funds to hold
     feature:str='vol' # Name of a volatility feature of the strategy
     constraints:Constraints=Constraints()
+    overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
     def __post_init__(self): _check_choice(self.n, self.constraints)
     def want(self, signals)->Target:
         order,why = choose(signals, self.n)
@@ -175,4 +232,26 @@ class InverseVolatility(_Rule):
         fits = cap_weights(share, self.constraints.max_weight)
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = fits
-        return _wanted(w, why, self.constraints, (fits!=share).any(axis=1))
+        return as_target(w, why, self.constraints, (fits!=share).any(axis=1))
+
+# %% ../nbs/modules/26_portfolio.ipynb #cf88b177
+@register('portfolio', 'score_proportional')
+@dataclass(frozen=True)
+class ScoreProportional(Rule):
+    "The n members with the highest scores, in proportion to them"
+    n:int=5 # Funds to hold
+    constraints:Constraints=Constraints()
+    overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
+    def __post_init__(self): _check_choice(self.n, self.constraints)
+    def want(self, signals)->Target:
+        order,why = choose(signals, self.n)
+        s = np.take_along_axis(signals.scores, order, axis=1)
+        for i in np.flatnonzero(~(s>0).all(axis=1)):
+            each = [f'{id} ({v:.4g})' for id,v in zip(signals.view.ids[order[i]], s[i], strict=True) if not v>0]
+            why.setdefault(int(i), f'scores must be positive to be proportions, those of {", ".join(each)} are not')
+        s[list(why)] = np.nan
+        share = s/s.sum(axis=1, keepdims=True)*self.constraints.invested
+        fits = cap_weights(share, self.constraints.max_weight)
+        w = np.zeros(signals.scores.shape)
+        w[np.arange(len(w))[:,None],order] = fits
+        return as_target(w, why, self.constraints, (fits!=share).any(axis=1))

@@ -32,6 +32,7 @@ class Book:
     cash:float          # To spend
     owed:float=0.       # Dividends earned and not yet paid
     session:object=None # After whose close this is
+    nav_history:np.ndarray|None=None # (T,) value after each close up to this one, without deposits and withdrawals; None: not known
     @property
     def nav(self)->float: return float(self.shares@self.price) + self.cash + self.owed
     @property
@@ -184,19 +185,26 @@ def _shaped(x, view, what):
     raise ConfigError(f'{what} has to return an array of (sessions, instruments) = {want}, its shape is {np.shape(x)}')
 
 @patch
-def signals(self:Strategy, view)->Signals:
-    "Everything that does not depend on the account, for every session of `view`"
+def seen(self:Strategy, view)->Signals:
+    "Universe, features and scores, for every session of `view`"
     universe = self.universe.members(view)
     features = {k:_shaped(f.compute(view, universe), view, f'feature {k!r}') for k,f in self.features.items()}
     scores = _shaped(self.alpha.score(view, universe, features), view, 'alpha')
-    signals = Signals(view, universe, features, scores, self.risk)
+    return Signals(view, universe, features, scores, self.risk, None, self.costs, self.schedule, self.seen)
+
+@patch
+def signals(self:Strategy, view)->Signals:
+    "Everything that does not depend on the account, for every session of `view`"
+    signals = self.seen(view)
     if hasattr(self.portfolio, 'want'): signals.wanted = self.portfolio.want(signals)
     return signals
 
 @patch
 def choose(self:Strategy, signals, book=None)->Decision:
     "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
-    t = self.portfolio.construct(signals, None if book is None or not book.shares.any() else book.weights)
+    asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
+    held = None if book is None or not book.shares.any() else book.weights
+    t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
     w = long_only(t.weights, signals.view.sessions, signals.view.ids)
     return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
@@ -267,7 +275,7 @@ def _wired(strategy, where):
         if name is None or name in strategy.features: continue
         raise ConfigError(f'{where}: {part}.feature: no feature {name!r}{did_you_mean(name, strategy.features)}; '
             f'features has {", ".join(strategy.features) or "none"}')
-    n,listed = getattr(strategy.portfolio, 'n', 0),getattr(strategy.universe, 'tickers', None)
+    n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:
         raise ConfigError(f'{where}: portfolio {strategy.portfolio._kind} needs a section risk; kinds: {", ".join(sorted(kinds("risk")))}')

@@ -10,6 +10,7 @@ from quantetf.crosssection import Winsorise
 from quantetf.data.check import BrokenPromise, check_component, sample_panel
 from quantetf.data.view import Fact, Panel
 from quantetf.features import Momentum, Volatility
+from quantetf.portfolio import TopNEqual
 from quantetf.strategy import load_strategy, make_strategy, strategy_config
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,7 +23,10 @@ NEEDED = {('universe', 'static'):dict(tickers=IDS), ('alpha', 'rank'):dict(featu
     ('feature', 'residual_momentum'):dict(benchmark='CORE', window=252), ('feature', 'zscore'):dict(of=Winsorise(MOM, .2)),
     ('feature', 'rank'):dict(of=VOL), ('feature', 'winsorise'):dict(of=MOM), ('alpha', 'composite'):dict(weights=dict(mom=1., vol=-1.)),
     ('alpha', 'rank_average'):dict(features=('mom', 'vol')), ('alpha', 'trend_gated'):dict(of=RANK, gate='vol'),
-    ('alpha', 'regime_switch'):dict(benchmark='CORE', up_calm=RANK, up_turbulent=Rank('vol'), trend_window=50, memory=63)}
+    ('alpha', 'regime_switch'):dict(benchmark='CORE', up_calm=RANK, up_turbulent=Rank('vol'), trend_window=50, memory=63),
+    ('portfolio', 'score_proportional'):dict(n=2),
+    ('portfolio', 'mean_variance'):dict(risk_aversion=5.), ('portfolio', 'skfolio'):dict(estimator='test_components:Calm', window=60),
+    ('portfolio', 'tranches'):dict(of=TopNEqual(2), k=2)}
 LISTS = kinds('universe')
 NEEDED |= {('universe', 'union'):dict(of=(LISTS['static'](IDS[:3]), LISTS['static'](IDS[2:5]))),
     ('universe', 'intersection'):dict(of=(LISTS['static'](IDS[:5]), LISTS['all']())), ('filter', 'min_dollar_volume'):dict(usd=2e8),
@@ -39,6 +43,14 @@ def market():
     values = dict(category='Large Blend', region='US', leverage='1', expense_ratio='0.0009')
     facts = {k:[Fact('CORE', first, first, v), Fact('TECH', str(p.sessions[400]), str(p.sessions[420]), v)] for k,v in values.items()}
     return Panel(p.sessions, p.ids, p._fields, p.version, dict(p._facts) | facts, p.rate, p._events, p.exchange, p.basis)
+
+
+class Calm:
+    "An optimiser with the interface of skfolio: inverse variances"
+    def fit(self, X):
+        inverse = 1/X.var().to_numpy()
+        self.weights_ = inverse/inverse.sum()
+        return self
 
 
 @pytest.mark.parametrize('role,kind', [(role, kind) for role in ROLES for kind in sorted(kinds(role))])

@@ -306,7 +306,8 @@ def backtest(
     target,made = _date_by_date(strategy, decision.signals) if strategy.uses_book else (decision.weights, None)
     terms = strategy.costs.terms(decision.view)
     account = simulate(panel, rows, target, terms, rules, first, last, capital, flows=_flows(panel, flows, first, last),
-        limits=getattr(strategy.portfolio, 'constraints', None))
+        limits=getattr(strategy.portfolio, 'constraints', None),
+        history=any(getattr(o, 'uses_book', False) for o in getattr(strategy.portfolio, 'overlays', ())))
     if made: decision = _joined(made, decision.signals)
     benchmark = None if strategy.benchmark is None else benchmark_nav(panel, strategy.benchmark, first, last, capital)
     return BacktestResult(strategy, panel, decision, rows, account, capital, benchmark, notes + _closures(account))

@@ -12,8 +12,8 @@ import numpy as np
 from fastcore.basics import patch
 
 from ..core import DataError, ParameterError
-from ..metrics import cash_returns
-from ..orders import funded, plan_orders, toward_zero
+from ..metrics import cash_returns, time_weighted_returns
+from ..orders import CostsTooHigh, funded, plan_orders, toward_zero
 from ..strategy import Book, Execution, long_only
 
 # %% auto #0
@@ -194,6 +194,11 @@ class _Walk:
 
     @property
     def terms(self): return self.ledger.counted(self.given, self.row)
+    @property
+    def done(self): # The fills so far, as arrays; None if there are none
+        if not self.fills: return None
+        at,decided,held,trades,costs,price,why = (np.array(o) for o in zip(*self.fills))
+        return [at, decided, held, trades, costs, np.where(trades!=0, price, 0.), why]
     def to(self, row): # Go to a later row
         if row==self.row: return
         if self.stops is not None:
@@ -304,6 +309,9 @@ def trade(self:_Walk, orders, decided, why):
     if gaps: none,now,price = np.isnan(price),np.where(np.isnan(price), 0., orders),np.nan_to_num(price)
     tried = now if r.participation is None else self._capped(now)
     done,cost,spent = funded(tried, price, self.cash, self.terms, L.lot(self.row), self.units)
+    if spent-self.cash>1e-8*(np.abs(done)@price) + 1e-9:
+        raise CostsTooHigh(f'{L.panel.sessions[self.row]}: the trades bring less than they cost, and the cash of {self.cash:,.2f} '
+            'does not pay the rest; start with more capital, or at lower costs')
     if why=='rebalance' or done.any(): self.book(done, price, cost, spent, why, decided)
     if not gaps and tried is now: return None
     waits = none & (orders!=0) if gaps else np.zeros(len(orders), bool)
@@ -343,7 +351,7 @@ def _priced(ledger, weights, price, decided, ids):
         raise DataError(f'{day}: {id} is wanted at {weights[at]:.4f}, and ' + ('has never had a price' if none[at] else 'has closed'))
     return np.where(none, 1., price)
 
-def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, limits):
+def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, limits, history):
     "Fills in sequence; `target(k, book)` gives the weights of decision k"
     w,until,every = _Walk(L, start, cash, units, flows, terms[0] if len(rows) else None),np.append(rows[1:], end+1),np.arange(len(L.closed))
     for k,(d,f) in enumerate(zip(rows.tolist(), fills.tolist())):
@@ -351,7 +359,8 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
         w.settle()
         price,w.given = L.last(d),terms[k]
         shown = price if L.plain else np.where(np.isnan(price), 1., price)
-        weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d]))
+        past = _history(_as_account(L, start, d, cash, flows, units, w.done)) if history else None
+        weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d], past))
         if f>end or np.isnan(weights[0]): continue
         if L.rules.sizing=='at_fill': w.to(f)
         s = w.row
@@ -362,9 +371,7 @@ def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, l
         w.work(orders, d, s, held, min(until[k], end+1))
     w.to(end)
     w.settle()
-    if not w.fills: return None
-    at,decided,held,trades,costs,price,why = (np.array(o) for o in zip(*w.fills))
-    return [at, decided, held, trades, costs, np.where(trades!=0, price, 0.), why]
+    return w.done
 
 # %% ../../nbs/modules/31_simulate.ipynb #a2b40030
 def _slots(weights):
@@ -444,7 +451,9 @@ def _together(L, rows, fills, weights, terms, limits, start, end, cash):
         units[1:] *= deep(change)
     else: return None
     planned = plan_orders(w, held, free, size, terms_s, rules, lot_s, limits)
-    if planned[missing].any() or _over(L, planned, deep(fills), cols) or _leaves_fractions(L, fills, units[1:], slot, end): return None
+    short = spent-there>1e-8*np.einsum('rw,rw->r', np.abs(trade), fill) + 1e-9 # Fees that nobody can pay; the walk says when
+    bad = short.any() or planned[missing].any() or _over(L, planned, deep(fills), cols)
+    if bad or _leaves_fractions(L, fills, units[1:], slot, end): return None
     return _as_fills(rows, fills, units, before, gone, used, cols, terms, fill, lot, len(L.closed))
 
 # %% ../../nbs/modules/31_simulate.ipynb #b7ca0b8d
@@ -479,6 +488,18 @@ def _as_fills(rows, fills, units, before, gone, used, cols, terms, fill, lot, N)
         out[-1][r,cols[r,p]] = x[r,p]
     return [fills, rows, *out, np.full(len(rows), 'rebalance')]
 
+# %% ../../nbs/modules/31_simulate.ipynb #4a7c469e
+def _as_account(L, start, end, cash, flows, before, done):
+    "The account of some fills; `before` (N,) is held at the start"
+    if done is None: done = [*np.empty((2, 0), int), *np.empty((4, 0, len(before))), np.empty(0, '<U9')]
+    at,decided,held,*rest = done
+    return Account(L, start, end, cash, flows, at, decided, np.vstack([before[None], held]), *rest)
+
+def _history(account):
+    "(T,) values up to the end of the books, without deposits and withdrawals"
+    nav = account.nav
+    return nav[0]*np.append(1., np.cumprod(1 + time_weighted_returns(nav, account.flow)))
+
 # %% ../../nbs/modules/31_simulate.ipynb #9bbab898
 def simulate(
     panel,           # `Panel`
@@ -492,6 +513,7 @@ def simulate(
     units:np.ndarray|None=None, # (N,) held at the close of `start`, in units; nothing if not given
     flows:tuple|None=None,      # (rows, amounts) deposits, and withdrawals below zero, at the closes of rows after `start`
     limits=None,                # `Constraints` to look at again on what is traded
+    history:bool=False,         # Does the target want to know what the account has been worth so far?
 )->Account:
     "The account that follows from decisions"
     L,fills,nothing = Ledger(panel, rules),rows+rules.lag,np.zeros(len(panel.ids))
@@ -507,7 +529,5 @@ def simulate(
         done = _together(L, *some, limits, start, end, cash)
     if done is None:
         choose = target if callable(target) else lambda k, book: target[k]
-        done = _one_by_one(L, rows, fills, choose, terms, start, end, cash, before, flows, limits)
-    if done is None: done = [*np.empty((2, 0), int), *np.empty((4, 0, len(nothing))), np.empty(0, '<U9')]
-    at,decided,held,*rest = done
-    return Account(L, start, end, cash, flows, at, decided, np.vstack([before[None], held]), *rest)
+        done = _one_by_one(L, rows, fills, choose, terms, start, end, cash, before, flows, limits, history)
+    return _as_account(L, start, end, cash, flows, before, done)

@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from ..calendars import sessions_between
-from ..core import DatasetVersion, QuantETFError
+from ..calendars import Monthly, sessions_between
+from ..core import DataError, DatasetVersion, QuantETFError
 from .actions import simple_returns, total_return
 from .view import Events, Fact, Panel
 
@@ -84,19 +84,34 @@ def answers(
     if hasattr(component, 'compute'): return dict(values=component.compute(view, universe))
     if hasattr(component, 'score'): return dict(values=component.score(view, universe, features))
     if hasattr(component, 'terms'): return dict(rate=np.broadcast_to(component.terms(view).rate, (len(view), len(view.ids))))
-    if hasattr(component, 'construct'): return _targets(component, view, universe, features)
+    if hasattr(component, 'construct'): return _targets(component, view)
     if hasattr(component, 'estimate'): return dict(cov=np.stack([component.estimate(o, _complete(o)).cov_annual for o in view]))
     return dict(values=component(view))
 
 # %% ../../nbs/modules/16_check.ipynb #ce1798fd
+class _PlainRisk:
+    "Covariance of the returns that instruments share in the last three months, for checking constructors"
+    def estimate(self, view, columns):
+        r = simple_returns(view.window('tr', 64)[0][:,np.isin(view.ids, columns)])
+        r = r[~np.isnan(r).any(axis=1)]
+        if len(r)<30: raise DataError(f'{len(r)} common returns up to {view.as_of}')
+        cov = 252*np.cov(r, rowvar=False).reshape(len(columns), len(columns))
+        return SimpleNamespace(columns=columns, cov_annual=cov, vols=np.sqrt(np.diag(cov)))
+
 class _PlainSignals(SimpleNamespace):
     "Signals of plain parts, for checking constructors"
     def __len__(self): return len(self.scores)
 
-def _targets(component, view, universe, features):
+def _plain_signals(view):
+    mask,features = ~np.isnan(view.lag('close')),_plain_features(view)
+    universe,scores = SimpleNamespace(mask=mask, reason=np.where(mask, '', 'no close')),np.where(mask, features['mom'], np.nan)
+    terms = SimpleNamespace(terms=lambda v: SimpleNamespace(rate=np.full((len(v), len(v.ids)), .001)))
+    return _PlainSignals(view=view, universe=universe, features=features, scores=scores, risk_model=_PlainRisk(), wanted=None,
+        costs=terms, schedule=Monthly(), at=_plain_signals)
+
+def _targets(component, view):
     "Weights and cash of a constructor that is fed plain signals"
-    scores = np.where(universe.mask, features['mom'], np.nan)
-    o = component.construct(_PlainSignals(view=view, universe=universe, features=features, scores=scores, risk_model=None, wanted=None))
+    o = component.construct(_plain_signals(view))
     return dict(weights=o.weights, cash=o.cash, status=np.asarray(o.status, dtype=object))
 
 def _complete(view):

@@ -1,0 +1,332 @@
+"""Optimisers against known numbers, against others, and against what every portfolio has to satisfy.
+
+Stated tolerances: weights within 1e-4 of the other solver's, its objective never better than ours by more than 1e-8 of it. Real
+covariances are Ledoit-Wolf's over 252 sessions of twenty funds; without the real data those of random returns are used. PyPortfolioOpt
+runs in `.peers` (`make peers`); skfolio is tried where it is installed. Both are skipped, with the reason, where they are absent.
+"""
+import json
+import os
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.cluster.hierarchy import linkage
+from scipy.optimize import minimize
+from sklearn.covariance import ledoit_wolf
+
+from quantetf.backtest.engine import backtest
+from quantetf.constraints import GroupLimit, Limits
+from quantetf.core import ConfigError, read_yaml
+from quantetf.costs import Proportional
+from quantetf.data.check import check_component, sample_panel
+from quantetf.data.view import Fact, Panel
+from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, Skfolio, hrp_order, hrp_weights, risk_budget_weights
+from quantetf.overlays import DrawdownControl, TrendGate, VolatilityTarget
+from quantetf.portfolio import Signals, TopNEqual
+from quantetf.risk import LedoitWolf, Risk
+from quantetf.strategy import Book, make_strategy
+from quantetf.universe import Universe
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = Path(os.environ.get('QUANTETF_REAL_DATA') or ROOT.parent/'shared'/'data')
+GOLDEN = SHARED.parent/'golden'/'golden.json'
+CORE = read_yaml(ROOT/'configs'/'universes'/'core20.yaml')['tickers']
+SOURCES = ['random', pytest.param('real', marks=[pytest.mark.real_data,
+    pytest.mark.skipif(not (SHARED/'yahoo_daily').is_dir(), reason='the folder yahoo_daily of real market data is absent')])]
+
+
+class Given:
+    "A risk model that is told what to say"
+    def __init__(self, ids, cov): self.ids,self.cov = np.array(ids),cov
+    def estimate(self, view, columns):
+        k = np.searchsorted(self.ids, columns)
+        return Risk(np.asarray(columns), self.cov[np.ix_(k, k)])
+
+
+def evening(cov, scores=None, classes=None):
+    "Signals of one evening about funds with a given covariance"
+    ids = [f'F{j:03d}' for j in range(len(cov))]
+    facts = {} if classes is None else dict(asset_class=[Fact(i, '2024-06-28', '2024-06-28', c) for i,c in zip(ids, classes)])
+    view = Panel(['2024-06-28'], ids, dict(close=np.ones((1, len(ids)))), facts=facts).view('2024-06-28')
+    mask,x = np.ones((1, len(ids)), bool),np.ones((1, len(ids))) if scores is None else np.array(scores, float)[None]
+    return Signals(view, Universe(mask, np.where(mask, '', 'out')), {}, x, Given(ids, cov), costs=Proportional(10.))
+
+
+def weights(rule, *parts, held=None):
+    t = rule.construct(evening(*parts), held)
+    assert t.status==['ok'], t.reason
+    return t.weights[0]
+
+
+# ---- known numbers
+
+@pytest.mark.skipif(not GOLDEN.exists(), reason='the file of reference numbers is absent')
+def test_reference_numbers():
+    golden = json.loads(GOLDEN.read_text())
+    vol,corr = np.array([.1, .2, .3, .4]),np.eye(4)
+    corr[0,1] = corr[1,0] = .8
+    corr[2,3] = corr[3,2] = -.5
+    cov = corr*np.outer(vol, vol)
+    simple,paper = golden['equal_risk_contribution']
+    np.testing.assert_allclose(weights(RiskParity(), np.diag([4., 9])), simple['weights'], atol=1e-14)
+    for rule,want in ((RiskParity(), paper), (MinimumVariance(), golden['min_variance_long_only'])):
+        w = weights(rule, cov)
+        np.testing.assert_allclose(w, want['weights'], atol=1e-8)
+        np.testing.assert_allclose(np.sqrt(w@cov@w), want['vol'], rtol=1e-12)
+
+
+# ---- other solvers, on the same covariances
+
+@cache
+def covariances(source):
+    "(covariances, expected returns)"
+    if source=='real':
+        closes = {o:pd.read_csv(SHARED/'yahoo_daily'/f'{o}.csv', index_col=0, parse_dates=True).AdjClose for o in CORE}
+        r = pd.DataFrame(closes).loc['2006-06-01':'2024-06-28'].pct_change().iloc[1:].to_numpy()
+    else:
+        rng = np.random.default_rng(5)
+        common = rng.standard_t(4, (4300, 3))*.006
+        r = common@rng.normal(.5, .6, (3, 20)) + rng.standard_t(4, (4300, 20))*rng.uniform(.0005, .01, 20)
+    ends = np.linspace(252, len(r), 12).astype(int)
+    return [252*ledoit_wolf(r[e-252:e])[0] for e in ends],np.linspace(.01, .12, 20)
+
+
+def slsqp(f, grad, n, cap, *more):
+    cons = [dict(type='eq', fun=lambda w: w.sum()-1, jac=lambda w: np.ones(n)), *(dict(type='ineq', fun=o) for o in more)]
+    fine = dict(ftol=1e-15, maxiter=2000)
+    return minimize(f, np.full(n, 1/n), jac=grad, bounds=[(0, cap)]*n, constraints=cons, method='SLSQP', options=fine)
+
+
+def by_group(cov):
+    "Minimum variance with groups, a least beta and a ball around the eleventh fund"
+    classes,unit,beta = ['bond', 'equity', 'equity', 'gold']*5,1/np.diag(cov).mean(),cov[10]/cov[10,10]
+    groups = GroupLimit('asset_class', 'bond', .3, 1.),GroupLimit('asset_class', 'gold', 0., .15)
+    rule = MinimumVariance(constraints=Limits(.3, groups=groups, benchmark='F010', min_beta=.3, max_tracking_error=.12))
+    bond,gold,e = (np.array([o==c for o in classes], float) for c in ('bond', 'gold', ''))
+    e[10] = 1
+    t = rule.construct(evening(cov, None, classes))
+    if t.status!=['ok']: return t.reason[0]
+    w = t.weights[0]
+    o = slsqp(lambda x: unit*x@cov@x, lambda x: 2*unit*cov@x, 20, .3, lambda x: bond@x-.3, lambda x: .15-gold@x,
+        lambda x: beta@x-.3, lambda x: 100*(.12**2 - (x-e)@cov@(x-e)))
+    assert min(bond@w-.3, .15-gold@w, beta@w-.3, .12-np.sqrt((w-e)@cov@(w-e)))>=-1e-11
+    assert unit*w@cov@w<=o.fun*(1+1e-8) or not o.success
+    return 'solved'
+
+
+@pytest.mark.parametrize('source', SOURCES)
+class TestAgainstSciPy:
+    "Sequential least squares knows nothing of active sets or cones"
+    def test_minimum_variance(self, source):
+        def check(cov):
+            unit,w = 1/np.diag(cov).mean(),weights(MinimumVariance(constraints=Limits(.2)), cov)
+            o = slsqp(lambda x: unit*x@cov@x, lambda x: 2*unit*cov@x, 20, .2)
+            assert unit*w@cov@w<=o.fun*(1+1e-8) or not o.success
+            np.testing.assert_allclose(w, o.x, atol=1e-4)
+        for cov in covariances(source)[0]: check(cov)
+
+    def test_mean_variance(self, source):
+        covs,mu = covariances(source)
+        def check(cov):
+            w = weights(MeanVariance(4., constraints=Limits(.25)), cov, mu)
+            o = slsqp(lambda x: 2*x@cov@x - mu@x, lambda x: 4*cov@x - mu, 20, .25)
+            assert 2*w@cov@w - mu@w<=o.fun + 1e-8*abs(o.fun)
+            np.testing.assert_allclose(w, o.x, atol=1e-4)
+        for cov in covs: check(cov)
+
+    def test_groups_beta_and_tracking_error(self, source):
+        said = [by_group(cov) for cov in covariances(source)[0]]
+        assert 'solved' in said and all(o=='solved' or 'it would take' in o for o in said)
+
+    def test_risk_parity(self, source):
+        b = np.linspace(1, 3, 20)/np.linspace(1, 3, 20).sum()
+        def check(cov):
+            w,sigma = risk_budget_weights(cov, b),np.sqrt(np.diag(cov))
+            np.testing.assert_allclose(w*(cov@w)/(w@cov@w), b, rtol=1e-12)
+            C = cov/np.outer(sigma, sigma)
+            o = minimize(lambda x: x@C@x/2 - b@np.log(x), np.full(20, .3), jac=lambda x: C@x - b/x, bounds=[(1e-6, None)]*20,
+                method='L-BFGS-B', options=dict(ftol=1e-16, gtol=1e-12, maxiter=5000))
+            np.testing.assert_allclose(w, o.x/sigma/(o.x/sigma).sum(), atol=1e-4)
+        for cov in covariances(source)[0]: check(cov)
+
+
+def published_hrp(cov):
+    "Snippets 16.1 to 16.3 of Lopez de Prado's Advances in Financial Machine Learning, on lists"
+    corr = cov/np.sqrt(np.outer(np.diag(cov), np.diag(cov)))
+    d = np.sqrt(np.maximum((1-corr)/2, 0))
+    link = linkage(np.array([np.sqrt(((d[i]-d[j])**2).sum()) for i in range(len(d)) for j in range(i+1, len(d))]), 'single').astype(int)
+    ix,n = pd.Series([link[-1,0], link[-1,1]]),link[-1,3]
+    while ix.max()>=n:
+        ix.index = range(0, 2*len(ix), 2)
+        df = ix[ix>=n]
+        i,j = df.index,df.values-n
+        ix[i] = link[j,0]
+        ix = pd.concat([ix, pd.Series(link[j,1], index=i+1)]).sort_index()
+    order = ix.tolist()
+    w,items = pd.Series(1., index=order),[order]
+    def var(k): sub = cov[np.ix_(k, k)]; iv = 1/np.diag(sub); iv /= iv.sum(); return iv@sub@iv
+    while items:
+        items = [i[j:k] for i in items for j,k in ((0, len(i)//2), (len(i)//2, len(i))) if len(i)>1]
+        for i in range(0, len(items), 2):
+            a,b = var(items[i]),var(items[i+1])
+            w[items[i]] *= 1 - a/(a+b)
+            w[items[i+1]] *= a/(a+b)
+    return w.sort_index().to_numpy()
+
+
+@pytest.mark.parametrize('source', SOURCES)
+def test_hrp_is_the_published_one_on_funds_listed_by_variance(source):
+    for cov in covariances(source)[0]:
+        k = np.argsort(np.diag(cov), kind='stable')
+        np.testing.assert_allclose(hrp_weights(cov[np.ix_(k, k)]), published_hrp(cov[np.ix_(k, k)]), atol=1e-12)
+        np.testing.assert_allclose(hrp_weights(cov)[k], published_hrp(cov[np.ix_(k, k)]), atol=1e-12)
+
+
+# ---- PyPortfolioOpt
+
+JOBS = [dict(kind='minimum_variance', cap=.2), dict(kind='risk_aversion', cap=.25, value=8.),
+    dict(kind='target_volatility', cap=.4, value=.08), dict(kind='hrp', cap=1.)]
+RULES = [MinimumVariance(constraints=Limits(.2)), MeanVariance(8., constraints=Limits(.25)),
+    MeanVariance(target_volatility=.08, constraints=Limits(.4)), HRP(distance='direct')]
+
+
+@pytest.mark.skipif(not (ROOT/'.peers'/'.ready').exists(), reason='the environment .peers is absent: make peers')
+@pytest.mark.parametrize('source', SOURCES)
+def test_against_pyportfolioopt(source):
+    covs,mu = covariances(source)
+    covs = [c[np.ix_(k, k)] for c in covs[::2] for k in [np.argsort(np.diag(c), kind='stable')]] # HRP depends on the list
+    told = json.dumps(dict(jobs=JOBS, mu=mu.tolist(), covs=[c.tolist() for c in covs]))
+    done = subprocess.run([ROOT/'.peers'/'bin'/'python', ROOT/'tests'/'peer_weights.py'], input=told, capture_output=True, text=True)
+    assert done.returncode==0, done.stderr[-2000:]
+    goals = [lambda w, c: -w@c@w, lambda w, c: mu@w - 4*w@c@w, lambda w, c: mu@w, lambda w, c: 0.]
+    for rule,theirs,goal in zip(RULES, json.loads(done.stdout), goals, strict=True):
+        for cov,w in zip(covs, map(np.array, theirs), strict=True):
+            ours = weights(rule, cov, mu)
+            np.testing.assert_allclose(ours, w, atol=1e-4, err_msg=repr(rule))
+            assert goal(ours, cov)>=goal(w, cov) - 1e-8*abs(goal(w, cov)), rule
+
+
+# ---- skfolio
+
+def test_skfolio_is_asked_where_it_is_installed():
+    pytest.importorskip('skfolio', reason='skfolio is not installed')
+    panel = sample_panel()
+    view,five = panel.view('2024-06-28'),np.isin(panel.ids, ['BOND', 'CORE', 'EMKT', 'GOLD', 'TECH'])[None]
+    one = Signals(view, Universe(five, np.where(five, '', 'out')), {}, np.where(five, 1., np.nan), LedoitWolf(126, .8))
+    t = Skfolio('skfolio.optimization:MeanRisk', window=126, min_obs=.8).construct(one)
+    from quantetf.risk import Sample
+    least = MinimumVariance().construct(Signals(view, one.universe, {}, one.scores, Sample(126, .8)))
+    np.testing.assert_allclose(t.weights, least.weights, atol=1e-4)
+    t = Skfolio('skfolio.optimization:InverseVolatility', window=126, min_obs=.8).construct(one)
+    assert t.status==['ok'] and abs(t.weights.sum()-1)<1e-12
+
+
+# ---- what every portfolio has to satisfy
+
+def random_cov(seed, n):
+    rng = np.random.default_rng(seed)
+    B,s = rng.normal(size=(n, n+8)),rng.uniform(.03, .4, n)
+    return B@B.T/(n+8)*np.outer(s, s)
+
+
+seeds,sizes = st.integers(0, 2**32-1),st.integers(2, 24)
+
+
+def rules(n, cap):
+    return [RiskParity(), HRP(), MinimumVariance(constraints=Limits(cap)), MinimumVariance(constraints=Limits(cap, .03, min_weight=.2/n)),
+        MeanVariance(3., constraints=Limits(cap)), MeanVariance(6., constraints=Limits(cap, max_cash=.6)), MinimumVariance(max(1, n//2))]
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, sizes, st.floats(1., 4.))
+def test_weights_and_cash_sum_to_one_within_bounds(seed, n, room):
+    cov,scores,cap = random_cov(seed, n),np.random.default_rng(seed).normal(.05, .05, n),min(1., room/n)
+    for rule in rules(n, cap):
+        t = rule.construct(evening(cov, scores))
+        assert t.status==['ok'], t.reason
+        w,c = t.weights[0],rule.constraints
+        assert abs(w.sum()+t.cash[0]-1)<1e-12 and w.min()>=0 and w.max()<=c.max_weight+1e-11
+        if isinstance(c, Limits): assert w.sum()>=c.least-1e-11 and w.sum()<=c.invested+1e-11
+        if rule.n is None and isinstance(c, Limits): assert w.min()>=c.min_weight-1e-11
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, sizes)
+def test_the_order_of_funds_does_not_matter(seed, n):
+    rng = np.random.default_rng(seed)
+    cov,scores,k = random_cov(seed, n),rng.normal(.05, .05, n),rng.permutation(n)
+    for rule in rules(n, min(1., 2.5/n)):
+        a,b = weights(rule, cov, scores),weights(rule, cov[np.ix_(k, k)], scores[k])
+        np.testing.assert_allclose(b, a[k], atol=1e-12, err_msg=repr(rule))
+        assert ((b>0)==(a[k]>0)).all()
+
+
+@settings(max_examples=25, deadline=None)
+@given(seeds, sizes, st.floats(-6, 6))
+def test_the_unit_of_the_covariance_does_not_matter(seed, n, power):
+    cov = random_cov(seed, n)
+    for rule in [RiskParity(), HRP(), MinimumVariance(constraints=Limits(min(1., 2.5/n)))]:
+        np.testing.assert_allclose(weights(rule, 10**power*cov), weights(rule, cov), atol=1e-11)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, sizes, st.floats(.01, .5))
+def test_turnover_is_kept_and_no_better_portfolio_is_in_reach(seed, n, cap):
+    rng = np.random.default_rng(seed)
+    cov,held = random_cov(seed, n),rng.dirichlet(np.ones(n))
+    w = weights(MinimumVariance(constraints=Limits(max_turnover=cap)), cov, held=held)
+    assert max(np.maximum(w-held, 0).sum(), np.maximum(held-w, 0).sum())<=cap+1e-11
+    free = weights(MinimumVariance(), cov)
+    straight = held + (free-held)*min(1., cap/np.maximum(free-held, 0).sum())
+    assert w@cov@w<=straight@cov@straight*(1+1e-10)
+
+
+# ---- overlays and whole strategies
+
+@pytest.mark.parametrize('overlay', [VolatilityTarget(.08), TrendGate('CORE', 60), DrawdownControl()], ids=lambda o: o._kind)
+def test_overlays_keep_the_promises_of_a_component(overlay):
+    for rule in (TopNEqual(2, overlays=(overlay,)), MinimumVariance(3, overlays=(overlay, TrendGate('BOND', 50, .5)))):
+        check_component(rule, sample_panel())
+
+
+STRATEGY = dict(universe=dict(kind='static', tickers=['BOND', 'CORE', 'EMKT', 'GOLD', 'TECH']), alpha=dict(kind='rank', feature='mom'),
+    features=dict(mom=dict(kind='momentum', lookback=63)), risk=dict(kind='ledoit_wolf', window=126, min_obs=.8),
+    execution=dict(shares='fractional'))
+
+
+def test_a_backtest_walks_within_the_turnover_limit():
+    portfolio = dict(kind='minimum_variance', constraints=dict(max_weight=.4, max_turnover=.03),
+        overlays=[dict(kind='volatility_target', annual=.055)])
+    result = backtest(make_strategy(STRATEGY | dict(portfolio=portfolio)), sample_panel(), '2023-01-03')
+    loose = portfolio | dict(constraints=dict(max_weight=.4))
+    free = backtest(make_strategy(STRATEGY | dict(portfolio=loose)), sample_panel(), '2023-01-03')
+    ok = result.decisions[result.decisions.status=='ok'].turnover_one_way
+    assert len(ok)>10 and ok.iloc[1:].max()<.031<.05<free.decisions.turnover_one_way.iloc[2:].max() # Prices move up to the fill
+    assert any('volatility_target' in o for o in result.decision.binding) and any('max_turnover' in o for o in result.decision.binding)
+
+
+def test_a_drawdown_rule_holds_where_the_history_is_not_known():
+    strategy = make_strategy(STRATEGY | dict(portfolio=dict(kind='top_n_equal', n=2, overlays=[dict(kind='drawdown_control')])))
+    signals = strategy.signals(sample_panel().view('2024-05-31'))
+    shares = np.array([10., 0, 0, 0, 0, 0, 0, 0])
+    def decided(**more): return strategy.choose(signals, Book(shares, np.full(8, 100.), 0., **more))
+    assert decided().status==['hold'] and 'history of the account is not known' in decided().reason[0]
+    assert decided(nav_history=np.array([1000., 1180, 1000])).cash[0]==pytest.approx(.525, abs=.03)
+    assert strategy.choose(signals).cash[0]==pytest.approx(0, abs=1e-12)
+
+
+def test_a_strategy_without_a_risk_model_is_refused():
+    parts = {k:v for k,v in STRATEGY.items() if k!='risk'}
+    with pytest.raises(ConfigError, match='needs a section risk'): make_strategy(parts | dict(portfolio=dict(kind='hrp')))
+    overlaid = dict(kind='top_n_equal', n=2, overlays=[dict(kind='volatility_target')])
+    with pytest.raises(ConfigError, match='needs a section risk'): make_strategy(parts | dict(portfolio=overlaid))
+
+
+def test_tree_order_ties_go_by_id():
+    assert hrp_order(np.eye(5)).tolist()==hrp_order(np.eye(5)).tolist()
+    np.testing.assert_allclose(hrp_weights(np.eye(4)), 1/4)
