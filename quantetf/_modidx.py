@@ -279,6 +279,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'quantetf.backtest.run._longest': ('modules/backtest_run.html#_longest', 'quantetf/backtest/run.py'),
                                        'quantetf.backtest.run._mixed': ('modules/backtest_run.html#_mixed', 'quantetf/backtest/run.py'),
                                        'quantetf.backtest.run._money': ('modules/backtest_run.html#_money', 'quantetf/backtest/run.py'),
+                                       'quantetf.backtest.run._reached': ('modules/backtest_run.html#_reached', 'quantetf/backtest/run.py'),
                                        'quantetf.backtest.run._returns': ('modules/backtest_run.html#_returns', 'quantetf/backtest/run.py'),
                                        'quantetf.backtest.run._setting': ('modules/backtest_run.html#_setting', 'quantetf/backtest/run.py'),
                                        'quantetf.backtest.run._survivors': ( 'modules/backtest_run.html#_survivors',

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import lru_cache
 from importlib import import_module
@@ -133,8 +134,8 @@ def register(
 
 # %% ../nbs/modules/00_core.ipynb #082fde1f
 @lru_cache
-def _plugins():
-    "Entry points of other packages; looking them up reads a file of every package installed"
+def _plugins(path):
+    "Entry points of other packages on a path; looking them up reads a file of every package installed"
     from importlib.metadata import entry_points
     return tuple(entry_points(group='quantetf.components'))
 
@@ -144,7 +145,7 @@ def kinds(
     "The registered components of a role, by kind"
     for home in _HOMES.get(role, '').split(): import_module(f'quantetf.{home}')
     known = dict(_kinds.get(role, {}))
-    for ep in _plugins():
+    for ep in _plugins(tuple(sys.path)):
         its_role,_,kind = ep.name.partition('.')
         if its_role==role and kind not in known: known[kind] = ep.load()
     return known
@@ -197,7 +198,9 @@ def _make(cls, values, where):
     if missing: raise ConfigError(f'{where}: {cls.__name__} needs {", ".join(missing)}')
     made = {k:_part(v, known[k], hints[k], f'{where}.{k}') for k,v in values.items()}
     try: return cls(**made)
-    except ConfigError: raise
+    except ConfigError as e:
+        file = where.partition(':')[0]
+        raise (e if str(e).startswith(file) else ConfigError(f'{file}: {e}')) from None
     except ValueError as e: raise ConfigError(f'{where}: {e}') from e
 
 def _part(value, field, hint, where):
@@ -233,11 +236,12 @@ def resolved(
 
 # %% ../nbs/modules/00_core.ipynb #9c6b2aa9
 def _loader():
-    "A safe YAML loader with dates as text, exponents as numbers and no duplicate keys"
+    "A safe YAML loader with dates as text, exponents as numbers, `on` and `off` as words, and no duplicate keys"
     import yaml
     class Loader(yaml.SafeLoader):
-        yaml_implicit_resolvers = {k:[(tag, rx) for tag,rx in v if not tag.endswith(':timestamp')]
+        yaml_implicit_resolvers = {k:[(tag, rx) for tag,rx in v if not tag.endswith((':timestamp', ':bool'))]
             for k,v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+    Loader.add_implicit_resolver('tag:yaml.org,2002:bool', re.compile('^(true|True|TRUE|false|False|FALSE)$'), list('tTfF'))
     Loader.add_implicit_resolver('tag:yaml.org,2002:float', re.compile(r'^[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$'), list('-+.0123456789'))
     def mapping(loader, node):
         keys = [loader.construct_object(k, deep=True) for k,_ in node.value]

@@ -91,7 +91,7 @@ class Execution:
 def _check_amounts(e):
     "Refuse numbers that mean nothing"
     if not 0<=e.min_trade<1e15: raise ConfigError(f'execution.min_trade: {e.min_trade} must be an amount, and not negative')
-    if not 0<=e.band<1: raise ConfigError(f'execution.band: {e.band} is a fraction of the account, from 0 to below 1')
+    if not 0<=e.band<1: raise ConfigError(f'execution.band: {e.band} must be a fraction of the account, from 0 to below 1 (0.02 is 2 %)')
     if e.participation is not None and not 0<e.participation<=1:
         raise ConfigError(f'execution.participation: {e.participation} is a part of the volume, above 0 and at most 1; or leave it out')
     if e.lot<1 or e.lot!=int(e.lot): raise ConfigError(f'execution.lot: {e.lot} must be a whole number of shares')

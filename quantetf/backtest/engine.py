@@ -98,7 +98,9 @@ def usable_rules(
         raise DataError(f'execution.participation: the closes of {view.ids[bad][0]} are {what}, '
             'so its volume says nothing about what can be traded at them; leave participation out, or use data as traded')
     if rules.shares=='fractional' or not (off := levels_off(view, used)): return rules,[]
-    return replace(rules, shares='fractional', lot=1),[f'Prices are {basis_words(off)}, so positions are counted in fractions of a share.']
+    lots = f', and lots of {rules.lot} cannot be kept' if rules.lot>1 else ''
+    said = f'Prices are {basis_words(off)}, so positions are counted in fractions of a share{lots}.'
+    return replace(rules, shares='fractional', lot=1),[said]
 
 # %% ../../nbs/modules/32_backtest.ipynb #24a6135b
 @dataclass(frozen=True, eq=False)
@@ -223,12 +225,15 @@ def read_flows(
     "Deposits and withdrawals of a file"
     file,out = Path(file),[]
     try: rows = csv.DictReader(file.read_text(encoding='utf-8-sig').splitlines())
-    except (OSError, UnicodeDecodeError) as e: raise ParameterError(f'flows={str(file)!r} cannot be read ({e})') from None
+    except (OSError, UnicodeDecodeError) as e:
+        raise ParameterError(f'flows={str(file)!r} cannot be read ({getattr(e, "strerror", None) or e})') from None
     if not {'date', 'amount'}<=set(rows.fieldnames or []):
         raise ParameterError(f'{file.name}: needs the columns date,amount; its first line is {",".join(rows.fieldnames or [])!r}')
     for n,o in enumerate(rows, 2):
-        try: out.append((str(as_date((o['date'] or '').strip(), f'{file.name}, line {n}')), float(o['amount'])))
-        except (TypeError, ValueError) as e: raise ParameterError(f'{file.name}, line {n}: {e}') from None
+        where = f'{file.name}, line {n}'
+        day = str(as_date((o['date'] or '').strip(), f'{where}: date'))
+        try: out.append((day, float(o['amount'])))
+        except (TypeError, ValueError): raise ParameterError(f'{where}: {o["amount"]!r} is not an amount; write it like -1234.5') from None
     return out
 
 def _flows(panel, flows, first, last):

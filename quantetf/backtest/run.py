@@ -79,7 +79,7 @@ def _returns(result):
     return dict(gross=dict(total_return=plain(total_return(gross)), annual_return=plain(annual_return(gross, 252))),
         cash_use={k:plain(v) for k,v in result.cash_use.items()}, flows=flows,
         money_weighted_return=plain(result.money_weighted_return) if flows else None,
-        execution=dict(words=result.strategy.execution.words()))
+        execution=dict(words=result.account.ledger.rules.words()))
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #bce360ce
 def _check(name, bad, evidence, limit): return dict(name=name, status='WARN' if bad else 'PASS', evidence=evidence, limit=limit)
@@ -158,9 +158,22 @@ def _audited(result, snapshot, sample=3):
     text = f'{len(found.dates)} of {found.count} dates decided again, all the same'
     return _check('no peeking', False, text, limit),found.as_dict()
 
+def _reached(result, most=.02):
+    "How far the account was from its targets after the fills, half the sum of absolute differences, on average"
+    d,a = result.decision,result.account
+    after,there = np.minimum(result.rows+result.strategy.execution.lag, a.end),np.array(d.status)=='ok'
+    there &= result.rows+result.strategy.execution.lag<=a.end
+    ever,units,price = result._held
+    actual = np.zeros(d.weights.shape)
+    actual[:,ever] = (units*price/result.nav[:,None])[after-a.start]
+    off = .5*np.abs(actual-d.weights)[there].sum(axis=1)
+    text = 'nothing was decided'
+    if len(off): text = f'after the fills {off.mean():.1%} of the account is not where the decisions wanted it, on average; {off.max():.1%} at most'
+    return _check('targets', len(off) and off.mean()>most, text, f'{most:.0%} on average')
+
 def _checks(result):
     first = [_hindsight(result), _timing(result), _adjustment(result), _mixed(result)]
-    return [*first, *_filled(result), _unpriced(result), _survivors(result), _adds_up(result)]
+    return [*first, *_filled(result), _reached(result), _unpriced(result), _survivors(result), _adds_up(result)]
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
@@ -220,7 +233,9 @@ class BacktestRun:
 
 def _files(result, data):
     "The files of a backtest"
-    tables = {k:getattr(result, k) for k in ('trades', 'decisions', 'weights', 'books')} | dict(nav=result.frame)
+    nav = result.frame
+    if result.flow.any(): nav = nav.assign(time_weighted=result.levels.strategy.iloc[-len(nav):]) # Comparable with the benchmark
+    tables = {k:getattr(result, k) for k in ('trades', 'decisions', 'weights', 'books')} | dict(nav=nav)
     out = {f'{k}.csv':v.to_csv(index=k in ('nav', 'weights', 'books'), lineterminator='\n', float_format='%.10g') for k,v in tables.items()}
     return out | {'backtest.json':json.dumps(data, ensure_ascii=False, allow_nan=False) + '\n', 'report.html':backtest_page(data)}
 

@@ -517,6 +517,8 @@ def parse(self:CsvFolder, files:Mapping[str,bytes])->VendorData:
         check_tickers([*tickers, *o.ticker, *(o.id if k=='symbols' else [])], f'{k}.csv')
     known = [*tickers, *([] if added['symbols'] is None else added['symbols'].ticker)]
     if added['actions'] is not None: _known_tickers(added['actions'], known)
+    if self.splits_complete and added['actions'] is None:
+        raise ConfigError('splits_complete=true says that actions.csv lists every split of every fund, and there is no actions.csv')
     if self.splits_complete: notes.append('actions.csv is taken to list every split of every fund, because you say so (splits_complete)')
     return VendorData(bars, rates, **added, prices=self.prices, splits_complete=self.splits_complete, downloaded=self._downloaded(),
         notes=(*notes, *more))
