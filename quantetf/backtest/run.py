@@ -168,7 +168,7 @@ def _reached(result, most=.02):
     actual[:,ever] = (units*price/result.nav[:,None])[after-a.start]
     off = .5*np.abs(actual-d.weights)[there].sum(axis=1)
     text = 'nothing was decided'
-    if len(off): text = f'after the fills {off.mean():.1%} of the account is not where the decisions wanted it, on average; {off.max():.1%} at most'
+    if len(off): text = f'after the fills {off.mean():.1%} of the account is not where it was wanted, on average; {off.max():.1%} at most'
     return _check('targets', len(off) and off.mean()>most, text, f'{most:.0%} on average')
 
 def _checks(result):
