@@ -205,7 +205,8 @@ def choose(self:Strategy, signals, book=None)->Decision:
     asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
     held = None if book is None or not book.shares.any() else book.weights
     t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
-    w = long_only(t.weights, signals.view.sessions, signals.view.ids)
+    w = t.weights
+    if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = long_only(w, signals.view.sessions, signals.view.ids)
     return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch

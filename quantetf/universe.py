@@ -31,7 +31,7 @@ class Universe:
     def __len__(self): return len(self.mask)
     def __getitem__(self, i):
         i = range(len(self))[i]
-        return Universe(self.mask[i:i+1], partial(_row, self, i), self.view and self.view[i])
+        return Universe(self.mask[i:i+1], partial(_row, self, i), None if self.view is None else self.view[i])
     @cached_property
     def reason(self)->np.ndarray:
         "(R, N) objects: '' for members, else why not"

@@ -151,7 +151,7 @@ def _held(fields, shape):
 def _plain_events(self:Panel):
     "Events from the `cash` field alone"
     S,N = self._fields['close'].shape
-    cash = self._fields.get('cash', np.zeros((S, N)))
+    cash = self._fields['cash'] if 'cash' in self._fields else np.zeros((0, N))
     ex,col = np.nonzero(cash)
     return Events(ex, ex, col, cash[ex,col], np.full(N, S), np.full(N, np.nan))
 
