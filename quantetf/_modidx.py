@@ -2199,6 +2199,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'quantetf.strategy.Strategy.signals': ('modules/strategy.html#strategy.signals', 'quantetf/strategy.py'),
                                    'quantetf.strategy.Strategy.uses_book': ( 'modules/strategy.html#strategy.uses_book',
                                                                              'quantetf/strategy.py'),
+                                   'quantetf.strategy._asked': ('modules/strategy.html#_asked', 'quantetf/strategy.py'),
                                    'quantetf.strategy._check_amounts': ('modules/strategy.html#_check_amounts', 'quantetf/strategy.py'),
                                    'quantetf.strategy._decision_frame': ('modules/strategy.html#_decision_frame', 'quantetf/strategy.py'),
                                    'quantetf.strategy._inlined': ('modules/strategy.html#_inlined', 'quantetf/strategy.py'),

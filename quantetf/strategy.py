@@ -269,13 +269,19 @@ def make_strategy(
     return strategy
 
 # %% ../nbs/modules/27_strategy.ipynb #d027dbd4
+def _asked(part)->list: # (parameter, name)
+    "The features that a component and the components in it ask for by name"
+    out = [(k, v) for o in _inside(part) for k in ('feature', 'gate') if isinstance(v := getattr(o, k, None), str)]
+    alphas = [o for o in _inside(part) if hasattr(o, 'score')]
+    return out + [(k, name) for o in alphas for k in ('features', 'weights') for name in getattr(o, k, ())]
+
 def _wired(strategy, where):
     "Raise `ConfigError` if a part asks for something that no other part provides"
     for part in ('alpha', 'portfolio'):
-        name = getattr(getattr(strategy, part), 'feature', None)
-        if name is None or name in strategy.features: continue
-        raise ConfigError(f'{where}: {part}.feature: no feature {name!r}{did_you_mean(name, strategy.features)}; '
-            f'features has {", ".join(strategy.features) or "none"}')
+        for key,name in _asked(getattr(strategy, part)):
+            if name in strategy.features: continue
+            raise ConfigError(f'{where}: {part}.{key}: no feature {name!r}{did_you_mean(name, strategy.features)}; '
+                f'features has {", ".join(strategy.features) or "none"}')
     n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:

@@ -419,6 +419,14 @@ def random_strategy(seed):
         schedule=dict(kind=str(rng.choice(['weekly', 'monthly', 'quarterly'])), day=str(rng.choice(['first', 'last']))))
 
 
+def test_a_later_ticker_in_a_nested_list_is_no_leak():
+    "HYB1 is called HYD1 from 2011 on, and the list is inside a union"
+    lists = [dict(kind='static', tickers=['HYD1', *IDS[:4]]), dict(kind='static', tickers=IDS[4:6])]
+    nested = strategy(universe=dict(kind='union', of=lists, filters=[dict(kind='min_age', sessions=130)]))
+    found = audit(nested, shared(), sample=3, quick=True)
+    assert found.status=='PASS', found.headline
+
+
 @pytest.mark.parametrize('part', range(4))
 def test_honest_strategies_pass(part):
     data = Rebuilt(snapshot(market()), seed=part, keep=True)

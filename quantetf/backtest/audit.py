@@ -25,6 +25,7 @@ from ..data.snapshot import Snapshot
 from ..data.view import load_panel
 from ..store import content_hash
 from ..strategy import Strategy
+from ..universe import with_names
 
 # %% auto #0
 __all__ = ['SOURCES', 'FIELDS', 'TOLERANCE', 'BLIND', 'sampled', 'chance', 'poisoned', 'Rebuilt', 'Said', 'trace',
@@ -329,10 +330,8 @@ class Difference(NamedTuple):
 
 # %% ../../nbs/modules/33_audit.ipynb #44836a41
 def _by_id(strategy, panel):
-    "The strategy with the names in its list as ids"
-    listed = getattr(strategy.universe, 'tickers', None)
-    if not listed or not is_dataclass(strategy.universe): return strategy
-    return replace(strategy, universe=replace(strategy.universe, tickers=[panel.resolve(o) for o in listed]))
+    "The strategy with the names in its lists as ids"
+    return replace(strategy, universe=with_names(strategy.universe, panel.resolve))
 
 class Exam:
     "A strategy, what it said on the full data, and the dates on which it is asked again"
@@ -499,10 +498,8 @@ def renamed(self:Rebuilt, order, mark:str):
 @patch
 def _as_named(self:Exam, panel):
     "A fresh copy of the strategy that calls the funds in its list as a renamed panel does"
-    s,u = fresh(self.strategy),self.strategy.universe
-    if not (is_dataclass(u) and hasattr(u, 'tickers')): return s
     now = {o.partition('.')[2]:o for o in panel.ids.tolist()}
-    return replace(s, universe=fresh(replace(u, tickers=[now[o] for o in u.tickers])))
+    return replace(fresh(self.strategy), universe=fresh(with_names(self.strategy.universe, now.__getitem__)))
 
 # %% ../../nbs/modules/33_audit.ipynb #354c19a1
 @patch
