@@ -297,6 +297,9 @@ def _seen(self:Panel):
         if self._complete(): # Every row is one more, and needs no memory
             self._ages = np.broadcast_to(np.arange(1, len(close)+1, dtype='i4')[:,None], close.shape)
             return self._ages
+        if close.shape[1]<=512: # A few columns are counted faster all at once, many session by session
+            self._ages = np.cumsum(close==close, axis=0, dtype='i4')
+            return self._ages
         self._ages,count = np.empty(close.shape, 'i4'),np.zeros(close.shape[1], 'i4')
         for t,x in enumerate(close): count = np.add(count, x==x, out=self._ages[t])
     return self._ages
