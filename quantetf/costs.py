@@ -13,11 +13,11 @@ from fastcore.basics import patch
 
 from .core import DataError, ParameterError, register
 from .features import std_log_returns
-from .universe import basis_on
+from .universe import basis_on, dollar_volume
 
 # %% auto #0
-__all__ = ['CostTerms', 'UnknownCost', 'KnownTerms', 'Proportional', 'HalfSpread', 'dollar_volume', 'SpreadSteps', 'SpreadPower',
-           'CommissionTerms', 'PerShare', 'ImpactTerms', 'SqrtImpact', 'SumTerms', 'Composite']
+__all__ = ['CostTerms', 'UnknownCost', 'KnownTerms', 'Proportional', 'HalfSpread', 'known_dollar_volume', 'SpreadSteps',
+           'SpreadPower', 'CommissionTerms', 'PerShare', 'ImpactTerms', 'SqrtImpact', 'SumTerms', 'Composite']
 
 # %% ../nbs/modules/24_costs.ipynb #271e5250
 @dataclass(frozen=True, eq=False)
@@ -149,31 +149,21 @@ class HalfSpread:
         return KnownTerms(rate, _ids(view), 'not in the table of half-spreads; add it, or give half_bps')
 
 # %% ../nbs/modules/24_costs.ipynb #3b7eed32
-def _median(x, least):
-    "(r, N) medians over axis 1 of (r, n, N), NaN where there are fewer than `least` numbers"
-    count,x = (~np.isnan(x)).sum(axis=1)[:,None],np.sort(x, axis=1) # NaN comes last
-    low,high = (np.take_along_axis(x, k//2, axis=1)[:,0] for k in (np.maximum(count-1, 0), count))
-    return np.where(count[:,0]>=least, (low+high)/2, np.nan)
-
-def dollar_volume(
+def known_dollar_volume(
     view,          # `View`
     window:int=63, # Sessions
     min_obs:float=.9, # Part of the window that must have a close and a volume
-    max_bytes:int=2**25, # Largest window to hold at once
 )->np.ndarray: # (R, N) currency per session; NaN where it is not known
-    "Median of close times volume"
-    least,step = max(1, ceil(min_obs*window - 1e-9)),max(1, max_bytes//(8*window*len(view.ids)))
-    parts = (view[i:i+step] for i in range(0, max(len(view), 1), step))
-    usd = np.concatenate([_median(o.window('close', window)*o.window('volume', window), least) for o in parts])
+    "Median of close times volume, of closes that go with volumes"
     basis = basis_on(view, slice(None))
-    return np.where((basis=='as_traded') | (basis=='split_adjusted'), usd, np.nan)
+    return np.where((basis=='as_traded') | (basis=='split_adjusted'), dollar_volume(view, window, min_obs), np.nan)
 
 # %% ../nbs/modules/24_costs.ipynb #cfbbafc5
 _NO_VOLUME = 'no dollar volume is known of it over the {} sessions before (closes and volumes of their day, enough of them, and not zero)'
 
 def _by_volume(o, view, half_bps):
     "Terms with the rate `half_bps` of dollar volumes; a fund that nobody trades has no spread"
-    usd = dollar_volume(view, o.window, o.min_obs)
+    usd = known_dollar_volume(view, o.window, o.min_obs)
     rate = half_bps(np.where(usd>0, usd, np.nan))/1e4
     return KnownTerms(rate, _ids(view), _NO_VOLUME.format(o.window))
 
@@ -295,7 +285,7 @@ class SqrtImpact:
         if not 0<self.participation<=1: raise ParameterError(f'participation must be above 0 and at most 1, got {self.participation}')
     def terms(self, view)->CostTerms:
         least = max(2, ceil(self.min_obs*self.window - 1e-9))
-        usd,vol = dollar_volume(view, self.window, self.min_obs),view.roll(lambda w: std_log_returns(w, least), 'tr', self.window+1)
+        usd,vol = known_dollar_volume(view, self.window, self.min_obs),view.roll(lambda w: std_log_returns(w, least), 'tr', self.window+1)
         usd = np.where((usd>0) & ~np.isnan(vol), usd, np.nan)
         why = _NO_VOLUME.format(self.window) + ', or no volatility'
         return ImpactTerms(0*usd, _ids(view), why, self.coefficient*vol/np.sqrt(usd), self.participation*usd)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .core import ParameterError, register
-from .universe import LevelError, basis_on
+from .universe import LevelError, basis_on, median_known
 from .windows import centred_pairs, check_window, log_returns, min_count, newest, roll_fields
 
 # %% auto #0
@@ -101,10 +101,5 @@ class DollarVolume:
     def __post_init__(self): check_window(self.window, self.min_obs, 1)
     def compute(self, view, universe=None)->np.ndarray:
         good,need = _usable(view, universe, 'a dollar volume'),min_count(self.window, self.min_obs, 1)
-        def median(close, volume):
-            close *= volume
-            n = (close==close).sum(axis=1)
-            close.sort(axis=1) # The missing ones go last
-            lower,upper = (np.take_along_axis(close, np.maximum(k, 0)[:,None], axis=1)[:,0] for k in ((n-1)//2, n//2*(n>0)))
-            return np.where(n>=need, (lower+upper)/2, np.nan)
+        def median(close, volume): return median_known(np.multiply(close, volume, out=close), need)
         return np.where(good, roll_fields(view, median, ('close', 'volume'), self.window), np.nan)
