@@ -16,6 +16,7 @@ from fastcore.basics import patch
 from .calendars import Monthly
 from .core import ConfigError, DataError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
+from .policy import AccountRules, CheckLevels, given_levels
 from .portfolio import Signals
 from .store import inside
 
@@ -168,6 +169,8 @@ class Strategy:
     benchmark:str|Blend|None = None # What to compare with: a ticker, or a blend
     description:str = ''      # In a sentence, for reports
     accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
+    account:AccountRules = AccountRules() # What may be done to an account; for production alone
+    checks:CheckLevels = CheckLevels()    # When a check warns or blocks; for production alone
     name:str = 'unnamed'      # Stem of the config file
 
     @property
@@ -201,9 +204,10 @@ def signals(self:Strategy, view)->Signals:
 
 @patch
 def choose(self:Strategy, signals, book=None)->Decision:
-    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
+    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none unless its funding is phased"
     asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
-    held = None if book is None or not book.shares.any() else book.weights
+    phased = getattr(getattr(self.portfolio, 'constraints', None), 'first_purchase', 'exempt')=='phased'
+    held = None if book is None or not (book.shares.any() or phased) else book.weights
     t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
     w = t.weights
     if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = long_only(w, signals.view.sessions, signals.view.ids)
@@ -224,13 +228,14 @@ def _inlined(universe, configs, where):
     if both: raise ConfigError(f'{where}.universe: {both} given here and in {universe["file"]}')
     return listed | rest
 
+_PLAIN = dict(execution=Execution, account=AccountRules, checks=CheckLevels)
 _ROLES = dict(universe='universe', alpha='alpha', portfolio='portfolio', costs='costs', schedule='schedule', risk='risk')
 
 def _section(key, value, where):
     "One section of a strategy config as an object"
     from quantetf.core import _typed
     if key in _ROLES: return build(_ROLES[key], value, where)
-    if key=='execution': return _typed(value, Execution, where)
+    if key in _PLAIN: return _typed(given_levels(value, where) if key=='checks' else value, _PLAIN[key], where)
     if key=='features':
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
@@ -250,7 +255,7 @@ def _names(value, where):
 
 # %% ../nbs/modules/27_strategy.ipynb #e82c1a47
 _NEEDED = 'universe', 'features', 'alpha', 'portfolio'
-_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed'
+_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'account', 'checks'
 
 def make_strategy(
     config:dict,      # Sections as read from YAML
@@ -304,7 +309,9 @@ def load_strategy(
 # %% ../nbs/modules/27_strategy.ipynb #43cdd221
 def strategy_config(
     strategy:Strategy,
+    production:bool=False, # With the sections that concern production alone
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
     config = resolved(strategy, kind=False)
-    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k]!=[]}
+    keys = [k for k in (*_NEEDED, *_OPTIONAL) if production or k not in ('account', 'checks')]
+    return {k:config[k] for k in keys if config[k] is not None and config[k]!=[]}
