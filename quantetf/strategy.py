@@ -309,9 +309,9 @@ def load_strategy(
 # %% ../nbs/modules/27_strategy.ipynb #43cdd221
 def strategy_config(
     strategy:Strategy,
-    production:bool=False, # With the sections that concern production alone
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
     config = resolved(strategy, kind=False)
-    keys = [k for k in (*_NEEDED, *_OPTIONAL) if production or k not in ('account', 'checks')]
-    return {k:config[k] for k in keys if config[k] is not None and config[k]!=[]}
+    for k,usual in (('account', AccountRules()), ('checks', CheckLevels())):
+        config[k] = {n:v for n,v in config[k].items() if v!=resolved(usual, kind=False)[n]}
+    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k] not in ([], {}) or k=='features'}

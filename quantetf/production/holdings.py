@@ -22,7 +22,7 @@ from ..strategy import Book, Execution
 from ..universe import basis_on
 
 # %% auto #0
-__all__ = ['WORDS', 'HoldingsError', 'Line', 'read_lines', 'Statement', 'read_statement', 'Rolled', 'rolled']
+__all__ = ['WORDS', 'HoldingsError', 'Line', 'read_lines', 'Statement', 'read_statement', 'Rolled', 'recorded_account', 'rolled']
 
 # %% ../../nbs/modules/50_holdings.ipynb #92886512
 class HoldingsError(ParameterError):
@@ -198,6 +198,19 @@ class Rolled:
     since:np.datetime64|None # Date of the statement; None where it had none
     sessions:int       # That it was brought forward
     changes:tuple      # Sentences: what happened on the way
+    def record(self, panel)->dict: # Plain data
+        "What identifies it, and is enough to have it again"
+        def by_id(x): return {str(id):float(n) for id,n in zip(panel.ids, x) if n}
+        b = self.book
+        return dict(shares=by_id(b.shares), cash=b.cash, owed=b.owed, locked=by_id(self.locked), sessions=int(self.sessions),
+            since=None if self.since is None else str(self.since), changes=list(self.changes))
+
+def recorded_account(record:dict, panel, as_of)->Rolled:
+    "The account of a record"
+    plain = Statement(None, record['shares'], record['locked'], record['cash'], (), ())
+    again = rolled(plain, panel, as_of, Execution(shares='fractional'))
+    since = None if record['since'] is None else np.datetime64(record['since'], 'D')
+    return Rolled(replace(again.book, owed=record['owed']), again.locked, since, record['sessions'], tuple(record['changes']))
 
 def _arrivals(statement, panel, row, end, spendable):
     "((rows, amounts) that arrive after `row` and up to `end`, cash at once, what is owed at `end`)"
