@@ -145,7 +145,7 @@ def badges(data:dict, done:str)->list[tuple[str, str]]:
 
 def accepted_words(check:dict)->str:
     "What a person said who accepted a check that would have blocked"
-    return f" It would have blocked, and was accepted: “{check['accepted']}”." if check.get('accepted') else ''
+    return f"; this would have blocked, and was accepted: “{check['accepted']}”" if check.get('accepted') else ''
 
 def warnings(
     data:dict,
@@ -182,7 +182,8 @@ def more_line(packet:dict, r:dict)->str:
 def how_line(r:dict)->str:
     "When to place the order, and how large it is beside a usual session"
     part = known(r.get('adv_share'))
-    size = f'{percent(part, 3)} of a usual session' if part is not None and r['order'] else ''
+    if part is None or not r['order']: return r.get('window') or ''
+    size = f'{percent(part, 2)} of a usual session' if part>=1e-4 else 'less than 0.01 % of a usual session'
     return '; '.join(filter(None, [r.get('window'), size]))
 
 def trade_row(packet:dict, r:dict)->dict:
@@ -425,7 +426,8 @@ def production_page(
     p,title = packet,say.production_title(packet)
     failed = [(c['name'], c['evidence']) for c in p['checks'] if c['status']=='BLOCK']
     return page('production.html', **p | dict(kind='recommendation packet', title=title, head_title=page_title(p, title, p['as_of']),
-        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [], badges=badges(p, 'Published'),
+        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [],
+        acceptable=[n.replace(' ', '_') for n,_ in failed if n not in ('weights', 'cash')], badges=badges(p, 'Published'),
         facts=FACTS[p['status']](p), warnings=packet_warnings(p), findings=packet_findings(p), trades=trade_table(p),
         targets=dumbbells(p), holdings=held_rows(p), scores=score_table(p),
         excluded=p['universe']['excluded'], changes=change_rows(p), checks=by_gravity(p['checks']),

@@ -119,7 +119,7 @@ def reconciliation(p)->Check:
 def account(p)->Check:
     "Which positions are left alone, or sold because they are not in the list?"
     kept,names = p.kept,dict(p.frozen)
-    said = [f'{k}: {v}' for k,v in names.items()]
+    said = [f'{k}: left alone, {v}' for k,v in names.items()]
     locked = np.flatnonzero((p.account.locked>0) & ~np.isin(p.panel.ids, list(names)))
     said += [f'{p.panel.ids[j]}: {p.account.locked[j]:g} shares are locked' for j in locked]
     strange = (p.decision.signals.universe.reason[0]=='not in the list') & (p.book.shares>0) & ~np.isin(p.panel.ids, list(names))
@@ -189,11 +189,12 @@ def restatement(p)->Check:
     if p.earlier.id==p.snapshot.id: return say(0, f'the data are those of the packet of {p.before["as_of"]}')
     ours = set(p.panel.ids[_matter(p) | _needed(p)].tolist())
     found = [o for o in compare(p.earlier.tables, p.snapshot.tables) if o.restates and o.id in ours]
-    ids = sorted({o.id for o in found})
+    ids = sorted({o.id for o in found} - set(p.frozen))
     text = '; '.join(f'{o.id}: {o.evidence}' for o in found[:3]) + (f' and {len(found)-3} more changes' if len(found)>3 else '')
     level = p.strategy.checks.restatement.block
     made = say(len(ids), text or f'nothing that was known on {p.before["as_of"]} reads differently')
-    return made._replace(funds=tuple(ids) if level is not None and len(ids)>level else ())
+    if level is not None and len(ids)>level: return made._replace(funds=tuple(ids))
+    return _worse(made, 'WARN') if found else made
 
 def _moves(p):
     "(N,) how far each fund moved since the last packet or on the session, and closes that are not those of the packet"
@@ -405,7 +406,7 @@ def examine(
         checks,more = run_checks(p),{}
         for c in checks:
             if c.status!='BLOCK' or c.key not in p.strategy.checks.restrict: continue
-            more |= {id:f'left alone by the check of {c.name}' for id in c.funds if id not in p.frozen}
+            more |= {id:f'the check of {c.name} would block' for id in c.funds if id not in p.frozen}
         if not more: return p,checks
         p = p.leaving(more)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,6 +110,7 @@ class Statement:
     cash:float             # To spend
     pending:tuple          # (amount, date or None, word): what is still to arrive, or to be taken
     flows:tuple            # (date, amount): deposits since, withdrawals below zero
+    places:dict = field(default_factory=dict, compare=False, repr=False) # Instrument id -> file and line
 
 def _number(x, where, negative=False):
     "A finite number"
@@ -150,7 +151,7 @@ def read_statement(
     if day is not None and day>as_of:
         raise HoldingsError(f'{Path(file).name}: these holdings are of {day}, after the decision on {as_of}; nobody knew them then')
     view = panel.view(_session(panel, as_of if day is None else day, Path(file).name))
-    shares,locked,cash,pending,flows = {},{},None,[],[]
+    shares,locked,cash,pending,flows,places = {},{},None,[],[],{}
     for o in lines:
         word = o.word.upper()
         if word=='CASH' and cash is not None: raise HoldingsError(f'{o.where}: CASH is listed twice')
@@ -159,12 +160,12 @@ def read_statement(
             pending.append((_number(o.amount, o.where, negative=word=='UNSETTLED'), _date(o, needed=word=='OWED'), word))
         elif word in ('DEPOSIT', 'WITHDRAWAL'):
             flows.append((_since(o, day, as_of), _number(o.amount, o.where)*(1 if word=='DEPOSIT' else -1)))
-        elif word!='AS_OF': _position(o, view, shares, locked)
+        elif word!='AS_OF': places[_position(o, view, shares, locked)] = o.where
     name = Path(file).name
     if cash is None: raise HoldingsError(f'{name}: a line CASH with the amount of cash is missing; write CASH,0 if there is none')
     taken = sum(x for x,_,word in pending if word=='UNSETTLED' and x<0)
     if cash+taken<0: raise HoldingsError(f'{name}: cash of {cash:,.2f} does not pay for the {-taken:,.2f} that purchases still take')
-    return Statement(day, shares, locked, cash, tuple(pending), tuple(flows))
+    return Statement(day, shares, locked, cash, tuple(pending), tuple(flows), places)
 
 def _position(line, view, shares, locked):
     "One fund that is held"
@@ -173,6 +174,7 @@ def _position(line, view, shares, locked):
     if id in shares: raise HoldingsError(f'{line.where}: {line.word} is listed twice')
     shares[id] = _number(line.amount, line.where)
     if part := _locked(line, shares[id]): locked[id] = part
+    return id
 
 def _session(panel, day, name):
     "The last session up to a day"
@@ -250,7 +252,8 @@ def rolled(
         'withdrawal takes more than there is in cash; if something was sold for it, write a newer statement')
     one = ledger.shares(end)
     shares,price = np.where(ledger.closed<end, 0., account.units[-1])*one,ledger.last(end)/one
-    cash,owed = float(account.cash[-1]),float(account.owed[-1]) + owed
+    cash = statement.cash+now if row==end else float(account.cash[-1]) # Exact where nothing has happened
+    owed += float(account.owed[-1])
     book = Book(_whole(shares), np.where(np.isnan(price), 1., price), cash, owed, panel.sessions[end])
     locked = np.minimum(_columns(statement.locked, panel)/ledger.shares(row)*one, book.shares)
     return Rolled(book, locked, statement.day, end-row, _told(account, ledger, held, book, flows))
@@ -279,7 +282,7 @@ def _countable(statement, panel, row, end, rules, name):
     "Shares can be counted on both dates, and are whole where they have to be"
     if rules.shares=='whole':
         for id,x in statement.shares.items():
-            if abs(x-round(x))>1e-9: raise HoldingsError(f'{name}: {x:g} shares of {id}, and the strategy deals in whole shares; '
+            if abs(x-round(x))>1e-9: raise HoldingsError(f'{statement.places.get(id, name)}: {x:g} shares of {id}, and the strategy deals in whole shares; '
                 'write execution: {shares: fractional}, or sell the fraction')
     if row==end or not statement.shares: return
     cols = np.searchsorted(panel.ids, sorted(statement.shares))

@@ -254,7 +254,7 @@ def left_alone(strategy, view, book, universe)->dict: # Instrument id -> why
     except ConfigError as e: raise ConfigError(f'{strategy.name}: account.restricted: {e}') from None
     if strategy.account.outside=='sell': return restricted
     strange = (universe.reason[0]=='not in the list') & (book.shares>0)
-    return {str(id):'outside the list, and kept' for id in view.ids[strange]} | restricted
+    return {str(id):'outside the list' for id in view.ids[strange]} | restricted
 
 # %% ../../nbs/modules/51_proposal.ipynb #428aa6ee
 def propose(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
@@ -112,7 +113,7 @@ def read_reasons(
 )->dict:
     "What a person accepts, and why"
     out = {}
-    for part in filter(None, (o.strip() for o in (text or '').split(';'))):
+    for part in filter(None, (o.strip() for o in re.split(r';(?=[ \w]+=)', text or ''))): # A reason may have semicolons of its own
         name,equals,why = (o.strip() for o in part.partition('='))
         if not equals: raise ParameterError(f'accept: {part!r} has no reason; write check=reason, several of them separated by semicolons')
         if name in out: raise ParameterError(f'accept: {name} is given twice')
