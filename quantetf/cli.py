@@ -164,6 +164,7 @@ Capital = Annotated[float | None, typer.Option(help='Cash to start from.')]
 def produce(
     as_of: Annotated[str | None, typer.Argument(help='Session to decide on; the last one of the dataset if not given.')] = None,
     strategy: Strategy = None,
+    account: Annotated[str | None, typer.Option(help='A file in configs/accounts, without .yaml: several strategies netted.')] = None,
     dataset: Dataset = None,
     holdings: Annotated[str | None, typer.Option(help='CSV or JSON of what is held, with a date of its own.')] = None,
     capital: Capital = None,
@@ -175,11 +176,12 @@ def produce(
     \b
     quantetf produce 2024-06-28
     quantetf produce 2024-06-28 --dataset us33 --strategy core20_momentum --holdings mine.csv
+    quantetf produce 2024-06-28 --account family --holdings mine.csv
     quantetf produce 2024-06-28 --accept "freshness=halted at noon, last trade known"
     """
     book = str(Path(holdings).expanduser().resolve()) if holdings else None
-    _notebook('production', as_of=as_of or str(_last(dataset)), strategy=strategy, dataset=dataset, holdings=book, capital=capital,
-        force=force or None, accept='; '.join(accept) if accept else None)
+    _notebook('production', as_of=as_of or str(_last(dataset)), strategy=strategy, account=account, dataset=dataset, holdings=book,
+        capital=capital, force=force or None, accept='; '.join(accept) if accept else None)
 
 def _last(dataset):
     "Last session of a dataset"
