@@ -34,12 +34,19 @@ class Signals:
     def __len__(self): return len(self.scores)
     def __getitem__(self, i):
         if not -len(self)<=i<len(self): raise IndexError(f'evening {i} of {len(self)}')
-        i %= len(self)
-        s = slice(i, i+1)
-        wanted = None if self.wanted is None else self.wanted[i]
-        features = {k:v[s] for k,v in self.features.items()}
-        more = self.risk_model,wanted,self.costs,self.schedule,self.at
-        return Signals(self.view[i], self.universe[i], features, self.scores[s], *more)
+        return _Evening(self, i % len(self))
+
+class _Evening(Signals):
+    "One row of `Signals`, cut out of them where somebody looks"
+    __slots__ = '_all','_i'
+    def __init__(self, signals, i): self._all,self._i = signals,i
+    def __len__(self): return 1
+    def _rows(self, x): return x[self._i:self._i+1]
+    view,universe = (property(lambda self, k=k: getattr(self._all, k)[self._i]) for k in ('view', 'universe'))
+    scores = property(lambda self: self._rows(self._all.scores))
+    features = property(lambda self: {k:self._rows(v) for k,v in self._all.features.items()})
+    wanted = property(lambda self: None if self._all.wanted is None else self._all.wanted[self._i])
+    risk_model,costs,schedule,at = (property(lambda self, k=k: getattr(self._all, k)) for k in ('risk_model', 'costs', 'schedule', 'at'))
 
 # %% ../nbs/modules/26_portfolio.ipynb #5b00c141
 @patch
@@ -109,7 +116,7 @@ class Rule:
         if not asked or t.status[0]=='hold' or self.constraints.max_turnover is None: return t
         limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
         if limited is t.weights: return t
-        return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
+        return Target(limited, 1 - np.add.reduce(limited, axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
 
 # %% ../nbs/modules/26_portfolio.ipynb #ead2bac9
 def overlaid(

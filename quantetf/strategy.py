@@ -34,7 +34,7 @@ class Book:
     session:object=None # After whose close this is
     nav_history:np.ndarray|None=None # (T,) value after each close up to this one, without deposits and withdrawals; None: not known
     @property
-    def nav(self)->float: return float(self.shares@self.price) + self.cash + self.owed
+    def nav(self)->float: return float(self.shares.dot(self.price)) + self.cash + self.owed
     @property
     def weights(self)->np.ndarray: # (N,) fractions of `nav`; the rest is cash
         return self.shares*self.price/self.nav
@@ -203,10 +203,11 @@ def signals(self:Strategy, view)->Signals:
 def choose(self:Strategy, signals, book=None)->Decision:
     "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
     asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
-    held = None if book is None or not book.shares.any() else book.weights
+    held = None if book is None or not np.count_nonzero(book.shares) else book.weights
     t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
     w = t.weights
-    if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = long_only(w, signals.view.sessions, signals.view.ids)
+    fine = np.minimum.reduce(w, axis=None)>=0 and np.maximum.reduce(np.add.reduce(w, axis=1))<=1+1e-9
+    if not fine: w = long_only(w, signals.view.sessions, signals.view.ids)
     return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch

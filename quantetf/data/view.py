@@ -313,6 +313,7 @@ def _complete(self:Panel):
 @patch
 def age(self:View)->np.ndarray: # (R, N) integers
     "Closes seen so far"
+    if self._panel._complete(): return np.repeat(self._rows[:,None]+1, len(self.ids), axis=1)
     return self._panel._seen()[self._rows].astype(int)
 
 # %% ../../nbs/modules/15_view.ipynb #a321e20f
