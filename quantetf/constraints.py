@@ -68,7 +68,7 @@ def limit_turnover(
 )->np.ndarray: # (..., N)
     "The point nearest to the targets, on the way from what is held, that the turnover limit allows"
     d = weights - weights_now
-    turnover = .5*(np.add.reduce(np.abs(d), axis=-1) + np.abs(np.add.reduce(d, axis=-1)))
+    turnover = .5*(np.add.reduce(np.abs(d), axis=-1) + abs(np.add.reduce(d, axis=-1)))
     far = turnover>max_turnover*(1+1e-12) # An optimiser that used all of it stays as it is
     if not (n := np.count_nonzero(far)): return weights
     if n==far.size: return weights_now + d*(max_turnover/turnover)[...,None]

@@ -114,9 +114,10 @@ class Rule:
         if asked and t.status[0]=='ok': t = self.settle(signals, t, weights_now)
         for o in self.overlays: t = overlaid(t, o, signals, book)
         if not asked or t.status[0]=='hold' or self.constraints.max_turnover is None: return t
-        limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
-        if limited is t.weights: return t
-        return Target(limited, 1 - np.add.reduce(limited, axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
+        wanted = t.weights[0]
+        limited = limit_turnover(wanted, weights_now, self.constraints.max_turnover)
+        if limited is wanted: return t
+        return Target(limited[None], np.array([1 - np.add.reduce(limited)]), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
 
 # %% ../nbs/modules/26_portfolio.ipynb #ead2bac9
 def overlaid(
