@@ -53,7 +53,7 @@ class Decision:
     @property
     def view(self): return self.signals.view
     def __repr__(self): return f'Decision({len(self)} x {self.weights.shape[1]}; {self.status.count("hold")} hold)'
-    def _repr_html_(self): return _decision_frame(self).style.format('{:.1%}', na_rep='–').to_html()
+    def _repr_html_(self): return _decision_frame(self).style.set_uuid('decision').format('{:.1%}', na_rep='–').to_html()
 
 def _decision_frame(decision):
     "Weights of the funds that are ever chosen, and cash, one row for each session"
