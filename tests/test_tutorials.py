@@ -12,13 +12,15 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT/'nbs'/'tutorials'
 SHARED = Path(os.environ.get('QUANTETF_REAL_DATA') or ROOT.parent/'shared'/'data')
 REAL = {"'demo'":"'us33'", 'demo24':'core20', 'USL1':'SPY'} # What is another on real data
-real = [pytest.mark.real_data, pytest.mark.skipif(not (SHARED/'yahoo_daily').is_dir(), reason='the folder yahoo_daily of real market data is absent')]
+real = [pytest.mark.real_data,
+    pytest.mark.skipif(not (SHARED/'yahoo_daily').is_dir(), reason='the folder yahoo_daily of real market data is absent')]
 NAMES = sorted(o.stem for o in FOLDER.glob('*.ipynb'))
 
 
 def lying_about():
     "What a tutorial could have left in the project"
-    return sorted(str(o.relative_to(ROOT)) for k in ('*', 'configs/**/*', 'data/*', 'runs/*', 'nbs/*', 'nbs/tutorials/*') for o in ROOT.glob(k))
+    places = '*', 'configs/**/*', 'data/*', 'runs/*', 'nbs/*', 'nbs/tutorials/*'
+    return sorted(str(o.relative_to(ROOT)) for k in places for o in ROOT.glob(k))
 
 
 @pytest.mark.parametrize('dataset', ['demo', pytest.param('us33', marks=real)])
