@@ -501,6 +501,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                  'quantetf/constraints.py'),
                                       'quantetf.constraints._check_bounds': ( 'modules/constraints.html#_check_bounds',
                                                                               'quantetf/constraints.py'),
+                                      'quantetf.constraints._check_sums': ( 'modules/constraints.html#_check_sums',
+                                                                            'quantetf/constraints.py'),
                                       'quantetf.constraints._check_to_benchmark': ( 'modules/constraints.html#_check_to_benchmark',
                                                                                     'quantetf/constraints.py'),
                                       'quantetf.constraints._group_weight': ( 'modules/constraints.html#_group_weight',

@@ -189,6 +189,9 @@ class Explicit:
     on:list[str] # 'YYYY-MM-DD', each a session
     def __post_init__(self):
         if not self.on: raise ConfigError('on lists no session; write at least one date')
+        for o in self.on:
+            try: np.datetime64(o, 'D')
+            except ValueError: raise ConfigError(f'on: {o!r} is not a date; write it as YYYY-MM-DD') from None
     def dates(self, start, end, exchange:str='XNYS')->np.ndarray:
         "The listed sessions from `start` to `end`"
         days = np.unique([as_session(o, exchange, 'schedule.on') for o in self.on])

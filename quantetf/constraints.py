@@ -129,6 +129,7 @@ class Limits(Constraints):
     def __post_init__(self):
         super().__post_init__()
         _check_bounds(self)
+        _check_sums(self)
         _check_benchmark(self)
     @property
     def uses_benchmark(self)->bool: return not self.min_beta is self.max_beta is self.max_tracking_error is None
@@ -153,6 +154,13 @@ def _check_bounds(c):
             f'min_weight and max_weight, [{c.min_weight}, {c.max_weight}], the smaller one first')
     if c.max_cash is not None and not c.cash_buffer<=c.max_cash<=1:
         raise ParameterError(f'max_cash must be from cash_buffer={c.cash_buffer} to 1, got {c.max_cash}')
+
+def _check_sums(c):
+    "Refuse least weights that no account can hold together"
+    least = {'funds':sum(lo for lo,_ in c.funds.values())}
+    for g in c.groups: least[f'groups of {g.fact}'] = least.get(f'groups of {g.fact}', 0.) + g.min
+    for k,total in least.items():
+        if total>c.invested+1e-12: raise ParameterError(f'the least weights of {k} come to {total:.4g}, more than can be invested')
 
 def _check_benchmark(c):
     "Refuse beta and tracking error without a benchmark, or the other way round"

@@ -5,6 +5,7 @@
 # %% ../nbs/modules/27_optimise.ipynb #5021840f
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -130,6 +131,8 @@ def _check_candidates(o):
     "The number of funds makes sense, and their caps can take what is to be invested"
     check_fewer(o.fewer)
     if o.n is not None and o.n<1: raise ParameterError(f'n must be 1 or more, got {o.n}; leave it out to take all members with a score')
+    if o.n is not None and o.n*getattr(o.constraints, 'min_weight', 0)>o.constraints.invested+1e-12:
+        raise ParameterError(f'n={o.n} funds of min_weight={o.constraints.min_weight} are more than can be invested')
     if o.n is None or o.n*o.constraints.max_weight>=getattr(o.constraints, 'least', o.constraints.invested)-1e-12: return
     raise ParameterError(f'n={o.n} funds of max_weight={o.constraints.max_weight} hold {o.n*o.constraints.max_weight:.4g} at most')
 
@@ -338,6 +341,8 @@ class Skfolio(OnRisk):
     on_risk = False
     def __post_init__(self):
         _check_candidates(self)
+        if not re.fullmatch(r'[\w.]+:\w+', self.estimator):
+            raise ParameterError(f"estimator: {self.estimator!r} is not module:Class, such as 'skfolio.optimization:MeanRisk'")
         if self.window<2 or not 0<self.min_obs<=1: raise ParameterError('need window of 2 or more and 0 < min_obs <= 1')
     def weigh(self, o):
         import pandas as pd

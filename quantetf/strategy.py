@@ -220,7 +220,8 @@ def _inlined(universe, configs, where, seen=()):
     if not isinstance(universe, dict): return universe
     if file := universe.get('file'):
         if file in seen: raise ConfigError(f'{where}: {file} contains itself')
-        listed = read_yaml(inside(configs, file))
+        try: listed = read_yaml(inside(configs, file))
+        except ConfigError as e: raise ConfigError(f'{where}.file: {e}') from None
         rest = {k:v for k,v in universe.items() if k!='file'}
         both = ', '.join(sorted(set(rest) & set(listed)))
         if both: raise ConfigError(f'{where}: {both} given here and in {file}')
@@ -288,6 +289,8 @@ def _wired(strategy, where):
                 f'features has {", ".join(strategy.features) or "none"}')
     n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
+    k = min((o.k for o in getattr(strategy.universe, 'filters', ()) if getattr(o, '_kind', '')=='top_k'), default=n)
+    if n>k: raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, and the filter top_k takes {k}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:
         raise ConfigError(f'{where}: portfolio {strategy.portfolio._kind} needs a section risk; kinds: {", ".join(sorted(kinds("risk")))}')
 
