@@ -2,7 +2,7 @@
 
 Stated tolerances: weights within 1e-4 of the other solver's, its objective never better than ours by more than 1e-8 of it. Real
 covariances are Ledoit-Wolf's over 252 sessions of twenty funds; without the real data those of random returns are used. PyPortfolioOpt
-runs in `.peers` (`make peers`); skfolio is tried where it is installed. Both are skipped, with the reason, where they are absent.
+and skfolio run in `.peers` (`make peers`), and are skipped, with the reason, where it is absent.
 """
 import json
 import os
@@ -10,6 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import fastcore
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,10 +26,10 @@ from quantetf.core import ConfigError, read_yaml
 from quantetf.costs import Proportional
 from quantetf.data.check import check_component, sample_panel
 from quantetf.data.view import Fact, Panel
-from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, Skfolio, hrp_order, hrp_weights, risk_budget_weights
+from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, hrp_order, hrp_weights, risk_budget_weights
 from quantetf.overlays import DrawdownControl, TrendGate, VolatilityTarget
 from quantetf.portfolio import Signals, TopNEqual
-from quantetf.risk import LedoitWolf, Risk
+from quantetf.risk import Risk
 from quantetf.strategy import Book, make_strategy
 from quantetf.universe import Universe
 
@@ -213,17 +214,64 @@ def test_against_pyportfolioopt(source):
 
 # ---- skfolio
 
-def test_skfolio_is_asked_where_it_is_installed():
-    pytest.importorskip('skfolio', reason='skfolio is not installed')
-    panel = sample_panel()
-    view,five = panel.view('2024-06-28'),np.isin(panel.ids, ['BOND', 'CORE', 'EMKT', 'GOLD', 'TECH'])[None]
-    one = Signals(view, Universe(five, np.where(five, '', 'out')), {}, np.where(five, 1., np.nan), LedoitWolf(126, .8))
-    t = Skfolio('skfolio.optimization:MeanRisk', window=126, min_obs=.8).construct(one)
-    from quantetf.risk import Sample
-    least = MinimumVariance().construct(Signals(view, one.universe, {}, one.scores, Sample(126, .8)))
-    np.testing.assert_allclose(t.weights, least.weights, atol=1e-4)
-    t = Skfolio('skfolio.optimization:InverseVolatility', window=126, min_obs=.8).construct(one)
-    assert t.status==['ok'] and abs(t.weights.sum()-1)<1e-12
+BUDGET = (np.linspace(1, 3, 20)/np.linspace(1, 3, 20).sum()).tolist()
+MORE = [*JOBS[:3], dict(kind='risk_parity', value=None), dict(kind='risk_parity', value=BUDGET), dict(kind='hrp')]
+THEIRS = [*RULES[:3], RiskParity(), RiskParity(budget={f'F{j:03d}':b for j,b in enumerate(BUDGET)}), HRP(distance='direct')]
+
+
+@cache
+def skfolio(source):
+    "(covariances, expected returns, what skfolio says)"
+    covs,mu = covariances(source)
+    covs = [c[np.ix_(k, k)] for c in covs[::3] for k in [np.argsort(np.diag(c), kind='stable')]]
+    told = json.dumps(dict(jobs=MORE, mu=mu.tolist(), covs=[c.tolist() for c in covs]))
+    command = [ROOT/'.peers'/'bin'/'python', ROOT/'tests'/'peer_skfolio.py', Path(fastcore.__file__).parent.parent]
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), 'OPENBLAS_NUM_THREADS':'1'}
+    done = subprocess.run(command, input=told, capture_output=True, text=True, env=env)
+    assert done.returncode==0, done.stderr[-2000:]
+    return covs,mu,json.loads(done.stdout)
+
+
+peers = pytest.mark.skipif(not (ROOT/'.peers'/'.ready').exists(), reason='the environment .peers is absent: make peers')
+
+
+def uneven(w, cov, budget):
+    "How far contributions to the risk are from a budget, at most"
+    return np.abs(w*(cov@w)/(w@cov@w) - budget).max()
+
+
+@peers
+@pytest.mark.parametrize('source', SOURCES)
+def test_against_skfolio(source):
+    covs,mu,said = skfolio(source)
+    even = np.full(20, .05)
+    goals = [lambda w, c: -w@c@w, lambda w, c: mu@w - 4*w@c@w, lambda w, c: mu@w,
+        lambda w, c: -uneven(w, c, even), lambda w, c: -uneven(w, c, np.array(BUDGET)), lambda w, c: 0.]
+    for rule,theirs,goal in zip(THEIRS, said['weights'], goals, strict=True):
+        for cov,w in zip(covs, map(np.array, theirs), strict=True):
+            ours = weights(rule, cov, mu)
+            np.testing.assert_allclose(ours, w, atol=1e-12 if rule is THEIRS[-1] else 1e-4, err_msg=repr(rule))
+            assert goal(ours, cov)>=goal(w, cov) - 1e-8*abs(goal(w, cov)) - 1e-14, rule
+
+
+@peers
+def test_the_bridge_to_skfolio():
+    "The rule `skfolio`, where skfolio is, against our own rules on the same returns"
+    said = skfolio('random')[2]['bridge']
+    for name in ('MeanRisk', 'RiskBudgeting'):
+        o = said[name]
+        assert o['status']==['ok', ''] and max(o['ours'])>.3
+        np.testing.assert_allclose(o['theirs'], o['ours'], atol=1e-4)
+    assert sorted(said['EqualWeighted'])==[0]*3 + [.2]*5
+
+
+@peers
+@pytest.mark.skipif(not GOLDEN.exists(), reason='the file of reference numbers is absent')
+def test_shrinkage_of_skfolio_is_the_golden_one():
+    "On its own data set; ours is held against the same numbers in test_risk.py"
+    golden,said = json.loads(GOLDEN.read_text())['shrinkage'],skfolio('random')[2]['shrinkage']
+    assert said['shape']==[2263, 20]
+    for k in ('ledoit_wolf', 'oas'): assert said[k]==pytest.approx(golden[k], rel=1e-10)
 
 
 # ---- what every portfolio has to satisfy
