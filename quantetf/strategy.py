@@ -53,7 +53,7 @@ class Decision:
     @property
     def view(self): return self.signals.view
     def __repr__(self): return f'Decision({len(self)} x {self.weights.shape[1]}; {self.status.count("hold")} hold)'
-    def _repr_html_(self): return _decision_frame(self).style.format('{:.1%}', na_rep='–').to_html()
+    def _repr_html_(self): return _decision_frame(self).style.set_uuid('decision').format('{:.1%}', na_rep='–').to_html()
 
 def _decision_frame(decision):
     "Weights of the funds that are ever chosen, and cash, one row for each session"
@@ -216,14 +216,19 @@ def decide(self:Strategy, view, book=None)->Decision:
     return self.choose(self.signals(view), book)
 
 # %% ../nbs/modules/27_strategy.ipynb #be0acdc4
-def _inlined(universe, configs, where):
-    "A universe section with the keys of its file in place of the file's name"
-    if not isinstance(universe, dict) or 'file' not in universe: return universe
-    listed = read_yaml(inside(configs, universe['file']))
-    rest = {k:v for k,v in universe.items() if k!='file'}
-    both = ', '.join(sorted(set(rest) & set(listed)))
-    if both: raise ConfigError(f'{where}.universe: {both} given here and in {universe["file"]}')
-    return listed | rest
+def _inlined(universe, configs, where, seen=()):
+    "A universe section, and those in it, with the keys of its file in place of the file's name"
+    if not isinstance(universe, dict): return universe
+    if file := universe.get('file'):
+        if file in seen: raise ConfigError(f'{where}: {file} contains itself')
+        try: listed = read_yaml(inside(configs, file))
+        except ConfigError as e: raise ConfigError(f'{where}.file: {e}') from None
+        rest = {k:v for k,v in universe.items() if k!='file'}
+        both = ', '.join(sorted(set(rest) & set(listed)))
+        if both: raise ConfigError(f'{where}: {both} given here and in {file}')
+        return _inlined(listed | rest, configs, where, (*seen, file))
+    if not isinstance(universe.get('of'), list): return universe
+    return universe | dict(of=[_inlined(o, configs, f'{where}.of[{i}]', seen) for i,o in enumerate(universe['of'])])
 
 _ROLES = dict(universe='universe', alpha='alpha', portfolio='portfolio', costs='costs', schedule='schedule', risk='risk')
 
@@ -264,7 +269,7 @@ def make_strategy(
     for k in config:
         if k not in _NEEDED+_OPTIONAL: raise ConfigError(f'{where}: unknown section {k!r}{did_you_mean(k, _NEEDED+_OPTIONAL)}')
     if (missing := [k for k in _NEEDED if k not in config]): raise ConfigError(f'{where}: section {", ".join(missing)} is missing')
-    config = config | dict(universe=_inlined(config['universe'], configs or Path(), where))
+    config = config | dict(universe=_inlined(config['universe'], configs or Path(), f'{where}: universe'))
     strategy = Strategy(name=name, **{k:_section(k, v, f'{where}: {k}') for k,v in config.items()})
     _wired(strategy, where)
     return strategy
@@ -285,6 +290,8 @@ def _wired(strategy, where):
                 f'features has {", ".join(strategy.features) or "none"}')
     n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
+    k = min((o.k for o in getattr(strategy.universe, 'filters', ()) if getattr(o, '_kind', '')=='top_k'), default=n)
+    if n>k: raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, and the filter top_k takes {k}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:
         raise ConfigError(f'{where}: portfolio {strategy.portfolio._kind} needs a section risk; kinds: {", ".join(sorted(kinds("risk")))}')
 

@@ -23,6 +23,7 @@ from ..runs import Run, code_hash, environment, publish_run, run_id
 from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 from ..universe import basis_words, levels_off
+from ..words import session_words
 
 # %% auto #0
 __all__ = ['report_data', 'BacktestRun', 'run_backtest']
@@ -179,7 +180,8 @@ def _checks(result):
 def _setting(result, snapshot):
     "What was simulated"
     s,rules = result.strategy,result.strategy.execution
-    holds = [dict(session=str(a), reason=str(b)) for a,b in zip(result.panel.sessions[result.rows], result.decision.reason) if b]
+    holds = [dict(session=str(a), reason=str(b)) for a,b,c in zip(
+        result.panel.sessions[result.rows], result.decision.reason, result.decision.status) if c=='hold']
     costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else described(s.costs)
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
@@ -187,13 +189,23 @@ def _setting(result, snapshot):
         benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs,
         schedule=s.schedule.label, universe=_universe(result))
 
+def _short(result):
+    "A sentence about the dates on which a part stayed in cash because fewer funds had a score than were wanted"
+    d = result.decision
+    days = [str(a) for a,b,c in zip(result.panel.sessions[result.rows], d.reason, d.status) if b and c=='ok']
+    if not days: return []
+    empty = int((np.abs(d.weights[np.array(d.status)=='ok']).sum(axis=1)==0).sum())
+    all_of_it = f', on {empty} of them all of the account' if empty else ''
+    return [f'On {len(days)} of {len(d)} dates fewer funds had a score than were wanted, and what was missing stayed in cash{all_of_it} '
+        f'({session_words(days)}); decisions.csv says how many.']
+
 def report_data(
     result:BacktestResult,
     snapshot,      # `Snapshot` it ran on
     identity:dict, # run_id, hashes, versions, currency
 )->dict:           # JSON types only
     "A backtest as plain data, the source of its report"
-    levels,notes = result.levels,list(result.notes)
+    levels,notes = result.levels,list(result.notes) + _short(result)
     bench = levels.get('benchmark')
     if result.panel.rate is None:
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
