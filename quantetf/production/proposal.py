@@ -16,7 +16,7 @@ from fastcore.basics import patch
 from ..calendars import as_session, next_session, session_close
 from ..calendars import next_due as next_date_due
 from ..backtest.engine import refuse_mixed
-from ..core import DataError, ParameterError, positive
+from ..core import DataError, LookaheadError, ParameterError, positive
 from ..data.actions import carried
 from ..data.view import Panel, load_panel
 from ..orders import plan_orders
@@ -24,7 +24,7 @@ from ..strategy import Book, Decision, Execution, Strategy
 from ..universe import basis_on
 
 # %% auto #0
-__all__ = ['check_as_of', 'read_holdings', 'share_note', 'Proposal', 'propose']
+__all__ = ['check_as_of', 'read_holdings', 'share_note', 'Proposal', 'refuse_foresight', 'propose']
 
 # %% ../../nbs/modules/51_proposal.ipynb #2d33d49d
 def check_as_of(
@@ -177,6 +177,12 @@ def _refuse_shares(book, note):
         raise ParameterError(f'holdings in shares cannot be valued on {book.session}: prices before the last session are not '
             'as traded. Ingest again with a list of all splits (actions.csv), or use files downloaded on the date itself')
 
+# %% ../../nbs/modules/51_proposal.ipynb #936a6f55
+def refuse_foresight(strategy):
+    "Raise `LookaheadError` if a component of the strategy exists to look into the future"
+    seers = [type(o).__name__ for o in strategy.components if getattr(o, 'sees_future', False)]
+    if seers: raise LookaheadError(f'{strategy.name}: {", ".join(seers)} looks into the future: that is for comparison, not for decisions')
+
 # %% ../../nbs/modules/51_proposal.ipynb #428aa6ee
 def propose(
     strategy:Strategy,
@@ -188,6 +194,7 @@ def propose(
     now=None,            # As in `check_as_of`
 )->Proposal:
     "What the strategy would do with the account after the close of `as_of`"
+    refuse_foresight(strategy)
     day = check_as_of(as_of, snapshot, now)
     panel = load_panel(snapshot)
     held,cash = read_holdings(holdings, panel.view(day)) if holdings is not None else ({}, positive(capital))
