@@ -14,12 +14,13 @@ from fastcore.basics import patch
 
 from ..calendars import next_session, session_close, sessions_between
 from ..core import ConfigError, DataError, DatasetVersion, LookaheadError, NotASession, did_you_mean
+from ..parallel import Shared
 from ..store import text_codes
 from .layout import PAID, Fields, fields_of, locked, placed, sessions_of
 
 # %% auto #0
-__all__ = ['Fact', 'Facts', 'FactsOnDemand', 'Events', 'Panel', 'View', 'load_panel', 'per_date', 'Survivors', 'survivorship',
-           'freshness']
+__all__ = ['Fact', 'Facts', 'FactsOnDemand', 'Events', 'Panel', 'View', 'load_panel', 'shared_panel', 'per_date', 'Survivors',
+           'survivorship', 'freshness']
 
 # %% ../../nbs/modules/15_view.ipynb #f5a9e2c5
 class Fact(NamedTuple):
@@ -432,6 +433,18 @@ def load_panel(
         rate = np.where(last>=0, rates.annual.to_numpy(float)[np.maximum(last, 0)], np.nan)
     return Panel(sessions, ids, fields_of(snapshot, sessions, ids), snapshot.version, FactsOnDemand(snapshot, ids), rate,
         lambda: _events(snapshot, sessions, ids), snapshot.exchange, instruments.set_index('id').basis.reindex(ids))
+
+# %% ../../nbs/modules/15_view.ipynb #2be41d2f
+def _opened_panel(ref, settings):
+    from quantetf.data.snapshot import open_snapshot
+    return load_panel(open_snapshot(ref, settings))
+
+def shared_panel(
+    snapshot, # `Snapshot`, published
+    settings, # `Settings` of the project it lies in
+)->Shared:
+    "The panel of a snapshot, for `map_runs`"
+    return Shared(_opened_panel, (f'{snapshot.name}@{snapshot.id}', settings), f'panel of {snapshot.id}')
 
 # %% ../../nbs/modules/15_view.ipynb #da23b31e
 @patch
