@@ -24,7 +24,7 @@ from ..strategy import Strategy, make_strategy, strategy_config
 
 # %% auto #0
 __all__ = ['OBJECTIVES', 'MOST', 'changed', 'Sweep', 'make_sweep', 'load_sweep', 'Cell', 'short', 'worded', 'grid_cells',
-           'figures', 'outcome', 'SharedSignals', 'sharing', 'run_cell', 'shared_prices', 'run_cells']
+           'figures', 'outcome', 'SharedSignals', 'sharing', 'run_cell', 'shared_prices', 'run_tasks', 'run_cells']
 
 # %% ../../nbs/modules/40_variants.ipynb #98dd465d
 def changed(
@@ -226,6 +226,14 @@ def shared_prices(
     if settings is None: raise ParameterError('settings say where the snapshot lies, so that every process finds it')
     return shared_panel(data, settings)
 
+def run_tasks(
+    f, tasks:list,
+    shared:Shared, # As from `shared_prices`
+    workers=None, keep=None, what='runs', # As in `map_runs`
+)->list:
+    "`map_runs`; a panel in hand stays in this process"
+    return map_runs(f, tasks, shared, 1 if shared.open is _itself else workers, keep, what)
+
 # %% ../../nbs/modules/40_variants.ipynb #91efc2d0
 def run_cells(
     cells:list[Cell],
@@ -236,11 +244,10 @@ def run_cells(
     workers=None, keep=None, # As in `map_runs`
 )->list: # In the order of `cells`: an outcome, or the reason why there is none
     "The outcome of each cell, all of them over the same sessions"
-    if shared.open is _itself: workers = 1
     out = [o.problem for o in cells]
     def run(which, start):
         tasks = [dict(config=cells[i].config, name=name, start=start, end=end, capital=capital) for i in which]
-        for i,o in zip(which, map_runs(run_cell, tasks, shared, workers, keep, what=name)): out[i] = str(o) if isinstance(o, Failed) else o
+        for i,o in zip(which, run_tasks(run_cell, tasks, shared, workers, keep, name)): out[i] = str(o) if isinstance(o, Failed) else o
     run([i for i,o in enumerate(cells) if o.config], start)
     there = [i for i,o in enumerate(out) if isinstance(o, dict)]
     if not there: raise DataError(f'{name}: not one of {len(cells)} variants could be run; the first: {out[0]}')
