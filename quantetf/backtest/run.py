@@ -199,7 +199,7 @@ def report_data(
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
     curves = dict(dates=_days(levels.index.to_numpy()), nav=[plain(o, 4) for o in levels.strategy],
         benchmark_nav=None if bench is None else [plain(o, 4) for o in bench])
-    found = intervals(levels.strategy, bench, result.risk_free, periods_per_year=252)
+    found = intervals(levels.strategy, bench, result.risk_free, periods_per_year=252) if len(levels)>30 else {}
     ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in found.items()}
     peeking,audited = _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
