@@ -133,12 +133,12 @@ def selection(
 )->Selection:
     "What a Sharpe ratio is worth among the trials it was chosen from"
     r,x,p = np.asarray(returns, float),np.asarray(trials, float),periods_per_year
-    there = np.isfinite(x)
-    x = x[:,there.sum(axis=0)>1]
+    x = x[:,np.isfinite(x).sum(axis=0)>1]
+    n,x = max(x.shape[1], 1),x[:,np.nanstd(x, axis=0)>1e-12] # One that stayed in cash is a trial, and has no Sharpe ratio
     sr,moments = sharpe(r, 1),dict(skew=skew(r), kurtosis=kurtosis(r))
     if not np.isfinite(sr): raise DataError('the record never moves; it has no Sharpe ratio')
     long = np.isfinite(x).sum(axis=0)>=len(r)/2
-    n,effective = max(x.shape[1], 1),effective_trials(x) if x.shape[1] else 1.
+    effective = effective_trials(x) if x.shape[1] else 1.
     luck = deflated = None
     if long.sum()>=SPREAD:
         spread = float(np.var([sharpe(o, 1) for o in x[:,long].T], ddof=1))
