@@ -190,7 +190,8 @@ def _chosen(found):
     h = found['holdout']
     if h is None: return out
     text = f'from {h["since"]} on, {h["looks"]} {"trial" if h["looks"]==1 else "trials"} on {found["lineage"]} looked'
-    return [*out, _check('holdout', h['look'] is not None, text + (f'; this is look {h["look"]}' if h['look'] else ''), 'not looked at here')]
+    if h['look']: text += f'; this is look {h["look"]}'
+    return [*out, _check('holdout', h['look'] is not None, text, 'not looked at here')]
 
 def _sheet(sheet, snapshot):
     "What is in the tear sheet and nowhere else; invented prices know no crises"
