@@ -14,6 +14,7 @@ import numpy as np
 from fastcore.basics import patch
 
 from .calendars import Monthly
+from .constraints import Constraints
 from .core import ConfigError, DataError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
 from .policy import AccountRules, CheckLevels, given_levels
@@ -21,8 +22,8 @@ from .portfolio import Signals
 from .store import inside
 
 # %% auto #0
-__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'make_strategy', 'load_strategy',
-           'strategy_config']
+__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'part_of', 'make_strategy',
+           'load_strategy', 'strategy_config']
 
 # %% ../nbs/modules/27_strategy.ipynb #2a78bed8
 @dataclass(frozen=True, eq=False)
@@ -228,10 +229,10 @@ def _inlined(universe, configs, where):
     if both: raise ConfigError(f'{where}.universe: {both} given here and in {universe["file"]}')
     return listed | rest
 
-_PLAIN = dict(execution=Execution, account=AccountRules, checks=CheckLevels)
+_PLAIN = dict(execution=Execution, account=AccountRules, checks=CheckLevels, constraints=Constraints)
 _ROLES = dict(universe='universe', alpha='alpha', portfolio='portfolio', costs='costs', schedule='schedule', risk='risk')
 
-def _section(key, value, where):
+def part_of(key, value, where):
     "One section of a strategy config as an object"
     from quantetf.core import _typed
     if key in _ROLES: return build(_ROLES[key], value, where)
@@ -269,7 +270,7 @@ def make_strategy(
         if k not in _NEEDED+_OPTIONAL: raise ConfigError(f'{where}: unknown section {k!r}{did_you_mean(k, _NEEDED+_OPTIONAL)}')
     if (missing := [k for k in _NEEDED if k not in config]): raise ConfigError(f'{where}: section {", ".join(missing)} is missing')
     config = config | dict(universe=_inlined(config['universe'], configs or Path(), where))
-    strategy = Strategy(name=name, **{k:_section(k, v, f'{where}: {k}') for k,v in config.items()})
+    strategy = Strategy(name=name, **{k:part_of(k, v, f'{where}: {k}') for k,v in config.items()})
     _wired(strategy, where)
     return strategy
 
@@ -311,6 +312,7 @@ def strategy_config(
     strategy:Strategy,
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
+    if (made := getattr(strategy, 'written', None)) is not None: return made # Of several strategies in one account
     config = resolved(strategy, kind=False)
     for k,usual in (('account', AccountRules()), ('checks', CheckLevels())):
         config[k] = {n:v for n,v in config[k].items() if v!=resolved(usual, kind=False)[n]}

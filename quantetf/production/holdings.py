@@ -282,7 +282,8 @@ def _countable(statement, panel, row, end, rules, name):
     "Shares can be counted on both dates, and are whole where they have to be"
     if rules.shares=='whole':
         for id,x in statement.shares.items():
-            if abs(x-round(x))>1e-9: raise HoldingsError(f'{statement.places.get(id, name)}: {x:g} shares of {id}, and the strategy deals in whole shares; '
+            if abs(x-round(x))>1e-9: raise HoldingsError(
+                f'{statement.places.get(id, name)}: {x:g} shares of {id}, and the strategy deals in whole shares; '
                 'write execution: {shares: fractional}, or sell the fraction')
     if row==end or not statement.shares: return
     cols = np.searchsorted(panel.ids, sorted(statement.shares))
