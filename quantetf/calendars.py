@@ -14,8 +14,8 @@ import numpy as np
 from .core import ConfigError, NotASession, ParameterError, did_you_mean, register
 
 # %% auto #0
-__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'zone_of', 'Weekly',
-           'Monthly', 'Quarterly', 'Explicit', 'next_due']
+__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'session_open', 'zone_of',
+           'Weekly', 'Monthly', 'Quarterly', 'Explicit', 'next_due']
 
 # %% ../nbs/modules/02_calendars.ipynb #c9954f62
 _FIRST,_LAST = '1990-01-01','2045-12-31'
@@ -119,6 +119,14 @@ def session_close(
     "The moment at which a session closes"
     import pandas as pd
     return _calendar(exchange).closes.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
+
+def session_open(
+    date,                 # A session
+    exchange:str='XNYS',
+): # Timestamp in UTC
+    "The moment at which a session opens"
+    import pandas as pd
+    return _calendar(exchange).opens.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
 
 # %% ../nbs/modules/02_calendars.ipynb #561336aa
 def zone_of(

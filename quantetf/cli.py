@@ -166,19 +166,21 @@ def produce(
     as_of: Annotated[str | None, typer.Argument(help='Session to decide on; the last one of the dataset if not given.')] = None,
     strategy: Strategy = None,
     dataset: Dataset = None,
-    holdings: Annotated[str | None, typer.Option(help='CSV of ticker and shares, and cash.')] = None,
+    holdings: Annotated[str | None, typer.Option(help='CSV or JSON of what is held, with a date of its own.')] = None,
     capital: Capital = None,
     force: Annotated[bool, typer.Option('--force', help='Decide even though no rebalance is due.')] = False,
+    accept: Annotated[list[str] | None, typer.Option(help='A check that blocks, and why that is accepted: check=reason.')] = None,
 ):
     """The recommendation packet of one session.
 
     \b
     quantetf produce 2024-06-28
     quantetf produce 2024-06-28 --dataset us33 --strategy core20_momentum --holdings mine.csv
+    quantetf produce 2024-06-28 --accept "freshness=halted at noon, last trade known"
     """
     book = str(Path(holdings).expanduser().resolve()) if holdings else None
     _notebook('production', as_of=as_of or str(_last(dataset)), strategy=strategy, dataset=dataset, holdings=book, capital=capital,
-        force=force or None)
+        force=force or None, accept='; '.join(accept) if accept else None)
 
 def _last(dataset):
     "Last session of a dataset"

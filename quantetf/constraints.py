@@ -23,7 +23,14 @@ class Constraints:
     max_weight:float=1.          # Largest weight of one fund
     cash_buffer:float=0.         # Part of the account to leave in cash
     max_turnover:float|None=None # Largest one-way turnover on one date; None is no limit
+    first_purchase:str='exempt'  # From cash: 'exempt' from max_turnover, or 'phased' by it over several dates
     def __post_init__(self):
+        known = 'exempt', 'phased'
+        if self.first_purchase not in known:
+            near = did_you_mean(self.first_purchase, known)
+            raise ParameterError(f'first_purchase: {self.first_purchase!r} is none of exempt, phased{near}')
+        if self.first_purchase=='phased' and self.max_turnover is None:
+            raise ParameterError('first_purchase: phased needs max_turnover, which says how much is bought on one date')
         if not 0<self.max_weight<=1: raise ParameterError(f'max_weight must be above 0 and at most 1, got {self.max_weight}')
         if not 0<=self.cash_buffer<1: raise ParameterError(f'cash_buffer must be from 0 to below 1, got {self.cash_buffer}')
         if self.max_turnover is not None and not 0<self.max_turnover<=1:

@@ -14,14 +14,16 @@ import numpy as np
 from fastcore.basics import patch
 
 from .calendars import Monthly, as_date
+from .constraints import Constraints
 from .core import ConfigError, DataError, ParameterError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
+from .policy import AccountRules, CheckLevels, given_levels
 from .portfolio import Signals
 from .store import inside
 
 # %% auto #0
-__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'make_strategy', 'load_strategy',
-           'strategy_config']
+__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'part_of', 'make_strategy',
+           'load_strategy', 'strategy_config']
 
 # %% ../nbs/modules/27_strategy.ipynb #2a78bed8
 @dataclass(frozen=True, eq=False)
@@ -169,6 +171,8 @@ class Strategy:
     description:str = ''      # In a sentence, for reports
     accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
     holdout:str|None = None   # First day of a reserve that backtests leave alone unless they are given an end, YYYY-MM-DD
+    account:AccountRules = AccountRules() # What may be done to an account; for production alone
+    checks:CheckLevels = CheckLevels()    # When a check warns or blocks; for production alone
     name:str = 'unnamed'      # Stem of the config file
 
     @property
@@ -202,9 +206,10 @@ def signals(self:Strategy, view)->Signals:
 
 @patch
 def choose(self:Strategy, signals, book=None)->Decision:
-    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
+    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none unless its funding is phased"
     asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
-    held = None if book is None or not np.count_nonzero(book.shares) else book.weights
+    phased = getattr(getattr(self.portfolio, 'constraints', None), 'first_purchase', 'exempt')=='phased'
+    held = None if book is None or not (np.count_nonzero(book.shares) or phased) else book.weights
     t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
     w = t.weights
     fine = np.minimum.reduce(w, axis=None)>=0 and np.maximum.reduce(np.add.reduce(w, axis=1))<=1+1e-9
@@ -231,13 +236,14 @@ def _inlined(universe, configs, where, seen=()):
     if not isinstance(universe.get('of'), list): return universe
     return universe | dict(of=[_inlined(o, configs, f'{where}.of[{i}]', seen) for i,o in enumerate(universe['of'])])
 
+_PLAIN = dict(execution=Execution, account=AccountRules, checks=CheckLevels, constraints=Constraints)
 _ROLES = dict(universe='universe', alpha='alpha', portfolio='portfolio', costs='costs', schedule='schedule', risk='risk')
 
-def _section(key, value, where):
+def part_of(key, value, where):
     "One section of a strategy config as an object"
     from quantetf.core import _typed
     if key in _ROLES: return build(_ROLES[key], value, where)
-    if key=='execution': return _typed(value, Execution, where)
+    if key in _PLAIN: return _typed(given_levels(value, where) if key=='checks' else value, _PLAIN[key], where)
     if key=='features':
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
@@ -263,7 +269,7 @@ def _names(value, where):
 
 # %% ../nbs/modules/27_strategy.ipynb #e82c1a47
 _NEEDED = 'universe', 'features', 'alpha', 'portfolio'
-_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'holdout'
+_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'holdout', 'account', 'checks'
 
 def make_strategy(
     config:dict,      # Sections as read from YAML
@@ -277,7 +283,7 @@ def make_strategy(
         if k not in _NEEDED+_OPTIONAL: raise ConfigError(f'{where}: unknown section {k!r}{did_you_mean(k, _NEEDED+_OPTIONAL)}')
     if (missing := [k for k in _NEEDED if k not in config]): raise ConfigError(f'{where}: section {", ".join(missing)} is missing')
     config = config | dict(universe=_inlined(config['universe'], configs or Path(), f'{where}: universe'))
-    strategy = Strategy(name=name, **{k:_section(k, v, f'{where}: {k}') for k,v in config.items()})
+    strategy = Strategy(name=name, **{k:part_of(k, v, f'{where}: {k}') for k,v in config.items()})
     _wired(strategy, where)
     return strategy
 
@@ -321,5 +327,8 @@ def strategy_config(
     strategy:Strategy,
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
+    if (made := getattr(strategy, 'written', None)) is not None: return made # Of several strategies in one account
     config = resolved(strategy, kind=False)
-    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k]!=[]}
+    for k,usual in (('account', AccountRules()), ('checks', CheckLevels())):
+        config[k] = {n:v for n,v in config[k].items() if v!=resolved(usual, kind=False)[n]}
+    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k] not in ([], {}) or k=='features'}
