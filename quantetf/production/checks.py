@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backtest.engine import accepted_mixed, mixed_words
-from ..constraints import check_weights
+from ..constraints import Constraints, Limits, check_weights
 from ..core import ParameterError, did_you_mean
 from ..data.actions import carried
 from ..data.revisions import compare
@@ -21,8 +21,8 @@ from ..universe import basis_words, levels_off
 # %% auto #0
 __all__ = ['CHECKS', 'NEVER', 'Check', 'verdict', 'schedule', 'timing', 'holdings', 'reconciliation', 'account', 'freshness',
            'staggering', 'last_bar', 'restatement', 'prices', 'adjustment', 'mixed', 'announcements', 'coverage',
-           'abstentions', 'margin', 'weights', 'cash', 'turnover', 'trades', 'rounding', 'liquidity', 'drift',
-           'run_checks', 'examine', 'accept']
+           'abstentions', 'margin', 'limits_now', 'weights', 'cash', 'turnover', 'trades', 'rounding', 'liquidity',
+           'drift', 'run_checks', 'examine', 'accept']
 
 # %% ../../nbs/modules/52_checks.ipynb #24f67799
 class Check(NamedTuple):
@@ -294,6 +294,22 @@ def margin(p)->Check:
     return say(max(1-gap/scatter, 0.), text)
 
 # %% ../../nbs/modules/52_checks.ipynb #1c8c7316
+def limits_now(p):
+    "The limits that tonight's weights have to keep: without those that an overlay, or the older dates of tranches, are meant to break"
+    c,rule = p.strategy.portfolio.constraints,p.strategy.portfolio
+    if not isinstance(c, Limits): return c
+    if hasattr(rule, 'of'): return Constraints(c.max_weight, c.cash_buffer, c.max_turnover)
+    overlays = {getattr(o, '_kind', type(o).__name__) for o in rule.overlays}
+    return c.in_part() if overlays & set(p.decision.binding[0]) else c
+
+def _risk_of(p, c):
+    "Risk of the candidates, as the rule had it, and the benchmark; None where no limit asks"
+    if not getattr(c, 'uses_benchmark', False): return None
+    s,rule = p.decision.signals,p.strategy.portfolio
+    asked = rule.candidates(s)[0] if hasattr(rule, 'candidates') else np.flatnonzero(s.universe.mask[0] & ~np.isnan(s.scores[0]))
+    cols,b = np.union1d(asked, np.flatnonzero(p.target)),np.searchsorted(p.panel.ids, p.view.called(c.benchmark))
+    return s.risk_model.estimate(p.view, p.panel.ids[np.union1d(cols, [b])])
+
 def weights(p)->Check:
     "Do the target weights respect the constraints?"
     limit = 'limits that are broken: sum with cash 1, no short position, the caps of the strategy'
@@ -303,8 +319,10 @@ def weights(p)->Check:
     if c is None: return say(np.nan, 'the portfolio names no constraints to check')
     phased = c.first_purchase=='phased'
     now = p.book.weights if (p.book.shares.any() or phased) and p.trades_now else None
-    broken = check_weights(p.target, c, now, p.panel.ids)
+    limits = limits_now(p)
+    broken = check_weights(p.target, limits, now, p.panel.ids, view=p.view, risk=_risk_of(p, limits))
     text = '; '.join(broken) or f'{(p.target>0).sum()} funds, {p.target.sum():.2%} invested'
+    if why := p.decision.reason[0]: text += f'; {why}'
     stays = p.kept*p.book.price/p.book.nav
     if broken and now is not None and ('max_turnover' in p.decision.binding[0] or stays.any()):
         far = p.target.max()>max(now.max(), c.max_weight)+1e-9 or p.target.sum()>max(now.sum(), c.invested)+1e-9

@@ -181,7 +181,8 @@ def described(component)->str: # Such as 'momentum, lookback 252, skip 21'
     from dataclasses import fields
     kind = getattr(type(component), '_kind', type(component).__name__).replace('_', ' ')
     values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component)]
-    return ', '.join([kind] + [f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and not isinstance(v, bool)])
+    said = [k if v is True else f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and v is not False]
+    return ', '.join([kind] + said)
 
 def strategy_words(strategy)->dict:
     "What reports say about the parts of a strategy"

@@ -16,7 +16,7 @@ from ..calendars import as_session, next_session, session_close, session_open, z
 from ..calendars import next_due as next_date_due
 from ..backtest.engine import refuse_mixed
 from ..constraints import Constraints, limit_turnover
-from ..core import ConfigError, ParameterError, positive
+from ..core import ConfigError, LookaheadError, ParameterError, positive
 from ..costs import CostTerms, known_dollar_volume
 from ..data.view import Panel, load_panel
 from ..orders import funded, plan_orders
@@ -25,8 +25,8 @@ from ..strategy import Book, Decision, Execution, Strategy
 from ..universe import basis_on
 
 # %% auto #0
-__all__ = ['check_as_of', 'account_on', 'source_words', 'share_note', 'Proposal', 'kept_shares', 'fitted', 'planned',
-           'left_alone', 'propose']
+__all__ = ['check_as_of', 'account_on', 'source_words', 'share_note', 'Proposal', 'refuse_foresight', 'kept_shares', 'fitted',
+           'planned', 'left_alone', 'propose']
 
 # %% ../../nbs/modules/51_proposal.ipynb #2d33d49d
 def check_as_of(
@@ -179,6 +179,12 @@ def _refuse_shares(book, note):
         raise ParameterError(f'holdings in shares cannot be valued on {book.session}: prices before the last session are not '
             'as traded. Ingest again with a list of all splits (actions.csv), or use files downloaded on the date itself')
 
+# %% ../../nbs/modules/51_proposal.ipynb #936a6f55
+def refuse_foresight(strategy):
+    "Raise `LookaheadError` if a component of the strategy exists to look into the future"
+    seers = [type(o).__name__ for o in strategy.components if getattr(o, 'sees_future', False)]
+    if seers: raise LookaheadError(f'{strategy.name}: {", ".join(seers)} looks into the future: that is for comparison, not for decisions')
+
 # %% ../../nbs/modules/51_proposal.ipynb #3ccfdfa9
 def kept_shares(panel, book, locked, frozen)->np.ndarray: # (N,)
     "Shares that stay: those that are locked, and all of a fund that is left alone"
@@ -268,6 +274,7 @@ def propose(
     recorded:dict|None=None, # The account as a manifest has it, in place of holdings and capital
 )->Proposal:
     "What the strategy would do with the account after the close of `as_of`"
+    refuse_foresight(strategy)
     day = check_as_of(as_of, snapshot, now)
     panel = load_panel(snapshot)
     account = recorded_account(recorded, panel, day) if recorded else account_on(holdings, capital, strategy, panel, day)
