@@ -112,9 +112,11 @@ def make_account(
     given = {k:part_of(k, config[k], f'{where}: {k}') for k in (*_SECTIONS, 'account', 'checks') if k in config and k!='constraints'}
     given = {k:_common(sleeves, k, where) for k in ('costs', 'schedule', 'execution') if k not in given} | given
     limits = part_of('constraints', config.get('constraints', {}), f'{where}: constraints')
+    reserve = min((s.holdout for s in sleeves if s.holdout), default=None)
     accepted = tuple(dict.fromkeys(o for s in sleeves for o in s.accept_mixed))
     universe = Union(tuple(s.universe for s in sleeves))
-    return AccountStrategy(universe, {}, ByWeight(), Netted(parts, limits), accept_mixed=accepted, name=name, sleeves=sleeves, **given)
+    return AccountStrategy(universe, {}, ByWeight(), Netted(parts, limits), accept_mixed=accepted, holdout=reserve, name=name,
+        sleeves=sleeves, **given)
 
 def strategy_of(
     config:dict, # As `strategy_config` wrote it down
