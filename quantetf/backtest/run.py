@@ -25,7 +25,7 @@ from ..strategy import load_strategy, strategy_config
 from ..universe import basis_words, levels_off
 
 # %% auto #0
-__all__ = ['report_data', 'BacktestRun', 'run_backtest']
+__all__ = ['report_data', 'BacktestRun', 'remake', 'run_backtest']
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #756fa806
 def _days(x): return [None if np.isnat(o) else str(o) for o in x.astype('datetime64[D]')]
@@ -240,6 +240,21 @@ def _files(result, data):
     return out | {'backtest.json':json.dumps(data, ensure_ascii=False, allow_nan=False) + '\n', 'report.html':backtest_page(data)}
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #8734bd6e
+def remake(
+    inputs:dict, # As in the manifest
+    strategy,    # `Strategy` of its config
+    snapshot,    # `Snapshot` of its dataset
+)->tuple[BacktestResult, dict, dict]: # The result, its data, and its files
+    "A backtest from what its manifest says went into it"
+    from quantetf import __version__
+    i = inputs
+    result = backtest(strategy, load_panel(snapshot), i['start'], i['end'], i['capital'], i['flows'])
+    hashes = dict(config=content_hash(i['config']), code=i['code'], dataset=i['dataset'])
+    identity = dict(run_id=run_id('backtest', i), hashes=hashes, versions=dict(quantetf=__version__), currency=i['currency'])
+    data = report_data(result, snapshot, identity)
+    return result,data,_files(result, data)
+
+# %% ../../nbs/modules/55_backtest_run.ipynb #e077ce81
 def run_backtest(
     strategy:str|None=None,  # Name of a file in configs/strategies
     dataset:str|None=None,   # Name of a dataset, or id of a snapshot
@@ -250,18 +265,14 @@ def run_backtest(
     settings:Settings|None=None, # Those of the project if not given
 )->BacktestRun:
     "Backtest a strategy and publish the result"
-    from quantetf import __version__
     settings = settings or find_settings()
     capital = positive(settings.capital if capital is None else capital)
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
     given = None if flows is None else read_flows(settings.root/flows)
-    result = backtest(s, load_panel(snapshot), start, end, capital, given)
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
         notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
-    hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
-    identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = report_data(result, snapshot, identity)
+    result,data,files = remake(inputs, s, snapshot)
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
-    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(result, data), records, settings)
+    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, files, records, settings)
     return BacktestRun(run, data, result)

@@ -186,11 +186,13 @@ def propose(
     capital:float=100_000., # Cash to start from where there are no holdings
     force:bool=False,    # Decide even if the date is not due
     now=None,            # As in `check_as_of`
+    recorded:dict|None=None, # The account as a manifest has it, in place of holdings and capital
 )->Proposal:
     "What the strategy would do with the account after the close of `as_of`"
     day = check_as_of(as_of, snapshot, now)
     panel = load_panel(snapshot)
     held,cash = read_holdings(holdings, panel.view(day)) if holdings is not None else ({}, positive(capital))
+    if recorded is not None: held,cash = recorded['shares'],recorded['cash']
     book = _book(panel, int(np.searchsorted(panel.sessions, day)), held, cash)
     if not book.nav>0: raise ParameterError('the account is empty; give holdings or a positive capital')
     decided_on = day if force else _last_due(strategy, snapshot, day)
@@ -206,5 +208,5 @@ def propose(
     if tonight and decision.status[0]=='ok':
         trade = plan_orders(decision.weights[0], book.shares, book.nav-book.owed, book.price, strategy.costs.terms(decision.view), rules,
             limits=getattr(strategy.portfolio, 'constraints', None))
-    source = 'cash only' if holdings is None else Path(holdings).name
+    source = recorded['source'] if recorded is not None else 'cash only' if holdings is None else Path(holdings).name
     return Proposal(strategy, snapshot, panel, day, decided_on, due, force and not due, book, source, decision, trade, rules, note)

@@ -24,7 +24,7 @@ from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['Packet', 'produce']
+__all__ = ['Packet', 'remake', 'produce']
 
 # %% ../../nbs/modules/54_runtime.ipynb #c6f995b3
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,22 @@ def _outputs(packet):
     diff = dict(previous=packet['previous'], rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
 
+def remake(
+    inputs:dict,   # As in the manifest
+    strategy,      # `Strategy` of its config
+    snapshot,      # `Snapshot` of its dataset
+    previous:Run|None, # Of its `previous_id`
+)->tuple[dict, dict]:  # The packet, and its files
+    "A packet from what its manifest says went into it"
+    p = propose(strategy, snapshot, inputs['as_of'], force=inputs['forced'], recorded=inputs['book'])
+    return _made(p, inputs, previous)
+
+def _made(p, inputs, previous):
+    "The packet of a proposal, and its files"
+    before = json.loads(previous.read('recommendations.json')) if previous else None
+    packet = make_packet(p, run_checks(p), _identity(run_id('production', inputs), inputs, previous), before)
+    return packet,_outputs(packet)
+
 def _capital(capital, holdings, settings):
     if capital is None: return settings.capital
     if holdings is not None: raise ParameterError('give holdings or capital, not both; cash is a line of the holdings')
@@ -115,9 +131,8 @@ def produce(
     p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
-    before = json.loads(previous.read('recommendations.json')) if previous else None
     inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb')
-    packet = make_packet(p, run_checks(p), _identity(run_id('production', inputs), inputs, previous), before)
+    packet,outputs = _made(p, inputs, previous)
     records = {'environment.json':_json(environment(settings))}
-    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, _outputs(packet), records, settings, packet['status'])
+    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
     return Packet(run, packet)
