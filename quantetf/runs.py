@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,8 @@ from .core import DataError, IntegrityError, NondeterministicRun, ParameterError
 from .store import content_hash, file_hash, inside, publishing
 
 # %% auto #0
-__all__ = ['code_hash', 'run_id', 'Run', 'publish_run', 'open_run', 'find_runs', 'previous_run', 'find_run', 'environment']
+__all__ = ['CLOSE', 'code_hash', 'run_id', 'value_differences', 'Run', 'publish_run', 'open_run', 'find_runs', 'previous_run',
+           'find_run', 'environment']
 
 # %% ../nbs/modules/34_runs.ipynb #7e003d36
 def _notebook_code(file):
@@ -47,6 +49,28 @@ def run_id(
 )->str:          # 64 hexadecimal digits
     "The id of a run"
     return content_hash(dict(schema='quantetf.run/1', kind=kind, inputs=inputs))
+
+# %% ../nbs/modules/34_runs.ipynb #7b9e6a47
+CLOSE = 1e-9
+
+def _number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
+def _short(x): return f'{x:.10g}' if _number(x) else json.dumps(x, ensure_ascii=False)[:60]
+def _called(o, k): return next((str(o[n]) for n in ('ticker', 'name', 'session') if isinstance(o, dict) and o.get(n)), str(k))
+
+def value_differences(
+    old, # Plain data
+    new,
+    where:str='', # Place, for the words
+)->list[str]:
+    "Where two pieces of plain data differ by more than rounding"
+    if _number(old) and _number(new): same = math.isclose(old, new, rel_tol=CLOSE, abs_tol=CLOSE)
+    elif isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in value_differences(old.get(k), new.get(k), f'{where}.{k}' if where else str(k))]
+    elif isinstance(old, list) and isinstance(new, list) and len(old)==len(new):
+        return [d for k,(a,b) in enumerate(zip(old, new)) for d in value_differences(a, b, f'{where}[{_called(a, k)}]')]
+    else: same = type(old) is type(new) and old==new
+    return [] if same else [f'{where}: {_short(old)} → {_short(new)}']
 
 # %% ../nbs/modules/34_runs.ipynb #01e18bbd
 @dataclass(frozen=True)

@@ -16,7 +16,8 @@ from ..strategy import strategy_config
 
 # %% auto #0
 __all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'reason', 'action_of', 'rows', 'scores',
-           'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences', 'packet_csv']
+           'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences', 'attribution',
+           'packet_csv']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -166,6 +167,7 @@ def make_packet(
     checks,         # List of `Check`
     identity:dict,  # run_id, hashes, versions, previous, currency
     before=None,    # Packet of the previous run, or None
+    why=None,       # Its changes by cause, see `attribute`; None where that cannot be said
 )->dict:            # JSON types only
     "The recommendation packet"
     blocked,s = any(o.status=='BLOCK' for o in checks),p.strategy
@@ -176,7 +178,7 @@ def make_packet(
         spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[o._asdict() for o in checks],
         shares_note=p.share_note, config=strategy_config(s))
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)
-    return packet | dict(diff=differences(before, packet))
+    return packet | dict(diff=differences(before, packet), attribution=None if blocked else attribution(p, before, packet, why))
 
 # %% ../../nbs/modules/53_packet.ipynb #ff73ab44
 def differences(before, packet)->list[dict]:
@@ -188,6 +190,20 @@ def differences(before, packet)->list[dict]:
     both = [(names[k], old.get(k, 0.), new.get(k, 0.)) for k in sorted(old | new)]
     out = [dict(ticker=k, previous_target=a, target=b, change=plain(b-a)) for k,a,b in both]
     return sorted(out, key=lambda o: -abs(o['change']))
+
+# %% ../../nbs/modules/53_packet.ipynb #01b72f31
+def attribution(p, before, packet, why)->dict|None:
+    "The changes of targets by cause, fund by fund"
+    if why is None or before is None: return None
+    names = {r['instrument_id']:r['ticker'] for o in (before, packet) for r in o['rows']} | {k:v['ticker'] for k,v in fund_names(p).items()}
+    now = {str(id):plain(w) for id,w in zip(p.panel.ids, p.target)}
+    was = {r['instrument_id']:r['target_weight'] or 0. for r in before['rows']}
+    def one(id, causes):
+        a,b = was.get(id, 0.),now.get(id, 0.)
+        reverse = None if why['reverse'] is None else why['reverse'][id]
+        return dict(ticker=names[id], instrument_id=id, previous_target=a, target=b, change=plain(b-a), causes=causes, reverse=reverse)
+    funds = sorted((one(id, c) for id,c in why['funds'].items()), key=lambda o: (-abs(o['change']), o['instrument_id']))
+    return {k:why[k] for k in ('order', 'changed', 'evidence', 'one_way')} | dict(funds=funds)
 
 # %% ../../nbs/modules/53_packet.ipynb #c0a6a898
 COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'action', 'order', 'current_weight', 'target_weight',

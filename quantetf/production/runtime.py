@@ -13,8 +13,9 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import ParameterError, Settings, find_settings, positive
+from ..core import DataError, ParameterError, QuantETFError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
+from .attribution import Then, attribute
 from .checks import run_checks
 from .packet import make_packet, packet_csv
 from .proposal import propose
@@ -90,7 +91,7 @@ def _outputs(packet):
     "The files of a packet; none that could be acted on when it is blocked"
     always = {'report.html':production_page(packet), 'checks.json':_json(packet['checks'])}
     if packet['status']=='blocked': return always
-    diff = dict(previous=packet['previous'], rows=packet['diff'])
+    diff = {k:packet[k] for k in ('previous', 'attribution')} | dict(rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
 
 def remake(
@@ -98,15 +99,28 @@ def remake(
     strategy,      # `Strategy` of its config
     snapshot,      # `Snapshot` of its dataset
     previous:Run|None, # Of its `previous_id`
+    settings:Settings,
 )->tuple[dict, dict]:  # The packet, and its files
     "A packet from what its manifest says went into it"
+    then = _then(previous, settings)
+    if inputs['previous_data'] and then.snapshot is None:
+        raise DataError(f'the dataset of the packet before it, {then.inputs["dataset"][:12]}, is not here')
     p = propose(strategy, snapshot, inputs['as_of'], force=inputs['forced'], recorded=inputs['book'])
-    return _made(p, inputs, previous)
+    return _made(p, inputs, previous, then)
 
-def _made(p, inputs, previous):
+def _then(previous, settings):
+    "What the packet before says, and the data it was made on, if they are still here"
+    if previous is None: return None
+    i = previous.manifest['inputs']
+    try: snapshot = open_snapshot(f'{i["dataset_name"]}@{i["dataset"]}', settings)
+    except QuantETFError: snapshot = None # Said in the packet
+    return Then(json.loads(previous.read('recommendations.json')), i, snapshot)
+
+def _made(p, inputs, previous, then):
     "The packet of a proposal, and its files"
-    before = json.loads(previous.read('recommendations.json')) if previous else None
-    packet = make_packet(p, run_checks(p), _identity(run_id('production', inputs), inputs, previous), before)
+    why = attribute(then, p, then.inputs['code']!=inputs['code']) if inputs['previous_data'] else None
+    identity = _identity(run_id('production', inputs), inputs, previous)
+    packet = make_packet(p, run_checks(p), identity, then and then.packet, why)
     return packet,_outputs(packet)
 
 def _capital(capital, holdings, settings):
@@ -131,8 +145,10 @@ def produce(
     p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
+    then = _then(previous, settings)
     inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb')
-    packet,outputs = _made(p, inputs, previous)
+    inputs['previous_data'] = then is not None and then.snapshot is not None
+    packet,outputs = _made(p, inputs, previous, then)
     records = {'environment.json':_json(environment(settings))}
     run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
     return Packet(run, packet)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
-import math
 import re
 import sys
 from dataclasses import dataclass
@@ -19,33 +18,11 @@ from ..backtest.run import remake as remake_backtest
 from ..core import DataError, IntegrityError, ParameterError, QuantETFError, Settings, find_settings
 from ..data.snapshot import open_snapshot
 from .runtime import remake as remake_packet
-from ..runs import Run, code_hash, environment, find_run, run_id
+from ..runs import Run, code_hash, environment, find_run, run_id, value_differences
 from ..strategy import make_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['CLOSE', 'value_differences', 'file_differences', 'Difference', 'Verification', 'verify']
-
-# %% ../../nbs/modules/56_verify.ipynb #72457ae3
-CLOSE = 1e-9
-
-def _number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
-def _short(x): return f'{x:.10g}' if _number(x) else json.dumps(x, ensure_ascii=False)[:60]
-def _called(o, k): return next((str(o[n]) for n in ('ticker', 'name', 'session') if isinstance(o, dict) and o.get(n)), str(k))
-
-def value_differences(
-    old, # Plain data
-    new,
-    where:str='', # Place, for the words
-)->list[str]:
-    "Where two pieces of plain data differ by more than rounding"
-    if _number(old) and _number(new): same = math.isclose(old, new, rel_tol=CLOSE, abs_tol=CLOSE)
-    elif isinstance(old, dict) and isinstance(new, dict):
-        keys = [*old, *(k for k in new if k not in old)]
-        return [d for k in keys for d in value_differences(old.get(k), new.get(k), f'{where}.{k}' if where else str(k))]
-    elif isinstance(old, list) and isinstance(new, list) and len(old)==len(new):
-        return [d for k,(a,b) in enumerate(zip(old, new)) for d in value_differences(a, b, f'{where}[{_called(a, k)}]')]
-    else: same = type(old) is type(new) and old==new
-    return [] if same else [f'{where}: {_short(old)} → {_short(new)}']
+__all__ = ['file_differences', 'Difference', 'Verification', 'verify']
 
 # %% ../../nbs/modules/56_verify.ipynb #0bd8327d
 def _cells(data):
@@ -142,7 +119,7 @@ def _again(run, settings):
     found += changed + _surroundings(run, settings)
     if strategy is None or len(parts)<2: return None,found
     try:
-        if run.kind=='production': return remake_packet(i, strategy, parts['snapshot'], parts['previous'])[1],found
+        if run.kind=='production': return remake_packet(i, strategy, parts['snapshot'], parts['previous'], settings)[1],found
         return remake_backtest(i, strategy, parts['snapshot'])[2],found
     except QuantETFError as e: return None,[*found, Difference('unexplained', f'the run cannot be made again: {e}')]
 
