@@ -34,7 +34,7 @@ def code_hash(
 
     import quantetf
     root = Path(quantetf.__file__).parent
-    files = sorted(o for o in root.rglob('*') if o.suffix in ('.py', '.html', '.css', '.js') and '__pycache__' not in o.parts)
+    files = sorted(o for o in root.rglob('*') if o.suffix in ('.py', '.html', '.css', '.js', '.json') and '__pycache__' not in o.parts)
     code = {o.relative_to(root).as_posix():o.read_text(encoding='utf-8') for o in files}
     for o in components:
         module = inspect.getmodule(type(o))

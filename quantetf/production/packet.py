@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+from functools import cache
 
 import numpy as np
 
+from ..core import DataError
 from ..data.actions import carried
 from ..orders import order_of
 from ..strategy import strategy_config
@@ -17,7 +21,7 @@ from ..strategy import strategy_config
 # %% auto #0
 __all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'reason', 'action_of', 'rows', 'scores',
            'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences', 'attribution',
-           'packet_csv']
+           'packet_csv', 'packet_schema', 'conforming']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -210,9 +214,11 @@ COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'act
     'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'score',
     'rank', 'reason')
 
+_FORMULA = re.compile(r'(^|[;|])(?=[\s"]*[=+\-@＝＋－＠])|^(?=\s)') # Behind other separators too, which a spreadsheet may be set to
+
 def _cell(x):
     if x is None: return ''
-    if isinstance(x, str): return "'" + x if x[:1] in ('=', '+', '-', '@', '\t', '\r', '\n') else x
+    if isinstance(x, str): return _FORMULA.sub(r"\1'", re.sub(r'\s', ' ', x))
     return repr(int(x)) if float(x).is_integer() and abs(x)<1e15 else repr(x)
 
 def packet_csv(packet:dict)->str:
@@ -222,4 +228,21 @@ def packet_csv(packet:dict)->str:
     write(COLUMNS)
     both = {k:packet[k] for k in ('as_of', 'execution_session')}
     for row in packet['rows']: write([_cell((both | row)[k]) for k in COLUMNS])
-    return out.getvalue()
+    text = out.getvalue()
+    return text if text.isascii() else '\ufeff' + text # Without the mark some spreadsheets take UTF-8 for something else
+
+# %% ../../nbs/modules/53_packet.ipynb #76bf5e10
+@cache
+def packet_schema()->dict:
+    "The JSON Schema of recommendations.json"
+    from importlib.resources import files
+    return json.loads((files('quantetf')/'schemas'/'packet-1.json').read_text(encoding='utf-8'))
+
+def conforming(
+    packet:dict,
+)->dict: # The same
+    "The packet, if it is what the schema promises"
+    from jsonschema import Draft202012Validator
+    wrong = next(Draft202012Validator(packet_schema()).iter_errors(packet), None)
+    if wrong is None: return packet
+    raise DataError(f'the packet breaks its schema at {wrong.json_path}: {wrong.message[:200]}; this is a defect, please report it')

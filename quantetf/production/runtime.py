@@ -17,7 +17,7 @@ from ..core import DataError, ParameterError, QuantETFError, Settings, find_sett
 from ..data.snapshot import open_snapshot
 from .attribution import Then, attribute
 from .checks import run_checks
-from .packet import make_packet, packet_csv
+from .packet import conforming, make_packet, packet_csv
 from .proposal import propose
 from ..report import production_page
 from ..runs import Run, code_hash, environment, previous_run, publish_run, run_id
@@ -91,6 +91,7 @@ def _outputs(packet):
     "The files of a packet; none that could be acted on when it is blocked"
     always = {'report.html':production_page(packet), 'checks.json':_json(packet['checks'])}
     if packet['status']=='blocked': return always
+    conforming(packet)
     diff = {k:packet[k] for k in ('previous', 'attribution')} | dict(rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
 
