@@ -14,11 +14,12 @@ import typer
 
 from . import __version__
 from .core import ConfigError, QuantETFError, find_settings
+from .logs import redacted
 
 # %% auto #0
 __all__ = ['app', 'shelf', 'Ref', 'Strategy', 'Dataset', 'Capital', 'quantetf', 'main', 'ingest', 'snapshot_list',
-           'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'produce', 'backtest', 'audit', 'verify', 'due_dates',
-           'due']
+           'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'produce', 'backtest', 'audit', 'verify', 'log',
+           'due_dates', 'due']
 
 # %% ../nbs/modules/61_cli.ipynb #8efd0b6f
 app = typer.Typer(name='quantetf', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -50,7 +51,7 @@ def main():
     try: app()
     except QuantETFError as e:
         if os.environ.get('QUANTETF_DEBUG'): raise
-        print(f'Error: {e}', file=sys.stderr)
+        print(f'Error: {redacted(str(e))}', file=sys.stderr)
         sys.exit(getattr(e, 'exit_code', 1))
 
 # %% ../nbs/modules/61_cli.ipynb #435d83b8
@@ -246,6 +247,22 @@ def verify(
         print(found)
         good &= found.ok
     if not good: raise typer.Exit(1)
+
+# %% ../nbs/modules/61_cli.ipynb #8bf9e7fe
+@app.command()
+def log(
+    run: Annotated[str | None, typer.Argument(help='Folder or beginning of the id of a run; what was done last if not given.')] = None,
+    lines: Annotated[int, typer.Option(help='How many of the last lines, without a run.')] = 30,
+):
+    """What a run did, when, and for how long."""
+    from quantetf.logs import log_words
+    from quantetf.runs import find_run
+    settings = find_settings()
+    if run: text = (find_run(Path(run).resolve() if Path(run).is_dir() else run, settings).folder/'log.jsonl').read_text(encoding='utf-8')
+    else:
+        kept = [line for f in sorted((settings.runs/'_log').glob('*.jsonl'))[-2:] for line in f.read_text(encoding='utf-8').splitlines()]
+        text = '\n'.join(kept[-lines:])
+    print(log_words(text) or 'nothing was done yet')
 
 # %% ../nbs/modules/61_cli.ipynb #1e5f9d16
 def due_dates(

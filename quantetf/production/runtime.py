@@ -15,6 +15,7 @@ from fastcore.basics import patch
 
 from ..core import DataError, ParameterError, QuantETFError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
+from ..logs import Log, append_log
 from .attribution import Then, attribute
 from .checks import run_checks
 from .packet import conforming, make_packet, packet_csv
@@ -124,6 +125,8 @@ def _made(p, inputs, previous, then):
     packet = make_packet(p, run_checks(p), identity, then and then.packet, why)
     return packet,_outputs(packet)
 
+_LEVELS = dict(PASS='info', WARN='warning', BLOCK='error', blocked='error')
+
 def _capital(capital, holdings, settings):
     if capital is None: return settings.capital
     if holdings is not None: raise ParameterError('give holdings or capital, not both; cash is a line of the holdings')
@@ -142,14 +145,19 @@ def produce(
 )->Packet:
     "Decide as of one session and publish the packet"
     settings = settings or find_settings()
+    log = Log(settings, as_of=str(as_of), strategy=strategy or settings.strategy)
     file = None if holdings is None else settings.root/Path(holdings).expanduser()
     p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
     then = _then(previous, settings)
+    log('decided', dataset=str(p.snapshot.version), decision=p.decision.status[0], account=p.source, previous=previous and previous.id[:12])
     inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb')
     inputs['previous_data'] = then is not None and then.snapshot is not None
     packet,outputs = _made(p, inputs, previous, then)
-    records = {'environment.json':_json(environment(settings))}
+    for o in packet['checks']: log('check', _LEVELS[o['status']], name=o['name'], status=o['status'], evidence=o['evidence'])
+    log('made', _LEVELS.get(packet['status'], 'info'), status=packet['status'], trades=packet['totals']['trades'], id=packet['run_id'][:12])
+    records = {'environment.json':_json(environment(settings)), 'log.jsonl':log.text}
     run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
+    append_log(log, settings)
     return Packet(run, packet)
