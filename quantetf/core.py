@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from importlib import import_module
 from numbers import Real
@@ -86,6 +86,8 @@ class Settings:
     exchange:str='XNYS'         # Calendar, as a market identifier code
     capital:float=100_000.      # Cash to start from where no holdings are given
     currency:str='USD'          # Of prices and capital
+    alerts:str = field(default='', repr=False) # Addresses to tell about packets, as apprise knows them; they hold passwords
+    url:str=''                  # Where `runs` can be read on the web, for links
 
 # %% ../nbs/modules/00_core.ipynb #2f8be9bf
 def _settings_file(start):

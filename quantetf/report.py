@@ -42,20 +42,21 @@ __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CU
            'packet_warnings', 'bare_score', 'more_line', 'how_line', 'trade_row', 'total', 'minus', 'fund_sum',
            'cash_sum', 'trade_table', 'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown',
            'spark_scale', 'sparkline', 'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption',
-           'score_table', 'change_verb', 'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis',
-           'packet_basis', 'held_rows', 'packet_findings', 'audit_failed', 'page_title', 'production_page', 'plot',
-           'levels', 'flows_of', 'curves', 'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot', 'readout',
-           'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling', 'rolling_text', 'rolling_plot',
-           'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows',
-           'more_trading', 'falls', 'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total',
-           'middle_together', 'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view',
-           'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'sheet_rows', 'weighted_rows', 'relative_rows',
-           'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view', 'moving_plots', 'moving_plot',
-           'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends',
-           'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group',
-           'rule_groups', 'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips',
-           'basis_cell', 'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups',
-           'quality_facts', 'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
+           'score_table', 'change_verb', 'change_rows', 'causes', 'by_gravity', 'yaml_text', 'universe_text',
+           'shared_basis', 'packet_basis', 'held_rows', 'packet_findings', 'audit_failed', 'page_title',
+           'production_page', 'plot', 'levels', 'flows_of', 'curves', 'before_chosen', 'end_labels', 'growth_plot',
+           'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling',
+           'rolling_text', 'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips',
+           'turnover_plot', 'trading_rows', 'more_trading', 'falls', 'return_between', 'drawdown_rows', 'fall_chart',
+           'hold_rows', 'summed', 'by_total', 'middle_together', 'gain_bars', 'gain_table', 'gain_view', 'answer',
+           'difference_row', 'audit_view', 'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'sheet_rows',
+           'weighted_rows', 'relative_rows', 'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view',
+           'moving_plots', 'moving_plot', 'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis',
+           'backtest_terms', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words',
+           'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
+           'coverage_row', 'shown', 'coverage_strips', 'basis_cell', 'basis_row', 'era_evidence', 'basis_table',
+           'change_words', 'change_row', 'change_groups', 'quality_facts', 'stated', 'quality_basis',
+           'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -347,6 +348,20 @@ def change_rows(packet:dict)->list[dict]|None:
     verbs = [change_verb(d['previous_target'], d['target']) for d in packet['diff']]
     return [d | dict(verb=v, kind=CHANGES[v]) for d,v in zip(packet['diff'], verbs)]
 
+def causes(packet:dict)->dict|None:
+    "The changes by cause: columns of those that moved something, and the rows; None where that is not known"
+    found = packet.get('attribution')
+    if not found: return None
+    keys = [k for k,v in found['one_way'].items() if v>5e-5]
+    def table(key, keys): return [dict(ticker=f['ticker'], change=f['change'], moves=[f[key].get(k) for k in keys]) for f in found['funds']]
+    back = list(dict.fromkeys(k for f in found['funds'] for k,v in (f['reverse'] or {}).items() if abs(v)>5e-5))
+    def heads(keys): return [capital(say.cause_words(k)) for k in keys]
+    notes = [(capital(say.cause_words(k)), percent(found['one_way'][k]), '; '.join(found['evidence'].get(o, '') for o in k.split('+')))
+        for k in keys]
+    quiet = [say.CAUSES[k] for k,v in found['changed'].items() if v and not any(k in o.split('+') for o in keys)]
+    return dict(heads=heads(keys), rows=table('causes', keys), notes=notes, quiet=quiet,
+        back_heads=heads(back), back=table('reverse', back) if back else [])
+
 GRAVITY = ('FAIL', 'BLOCK', 'WARN', 'PASS')
 
 def by_gravity(checks:list)->list[dict]:
@@ -431,7 +446,8 @@ def production_page(
         acceptable=[n.replace(' ', '_') for n,_ in failed if n not in ('weights', 'cash')], badges=badges(p, 'Published'),
         facts=FACTS[p['status']](p), warnings=packet_warnings(p), findings=packet_findings(p), trades=trade_table(p),
         targets=dumbbells(p), holdings=held_rows(p), scores=score_table(p),
-        excluded=p['universe']['excluded'], changes=change_rows(p), checks=by_gravity(p['checks']),
+        excluded=p['universe']['excluded'], changes=change_rows(p), causes=causes(p), uncaused=p.get('attribution', {}) is None,
+        checks=by_gravity(p['checks']),
         provenance=packet_basis(p), definitions=PACKET_TERMS))
 
 # %% ../nbs/modules/50_report.ipynb #b04d3210

@@ -84,7 +84,7 @@ def _parts(config, where):
     if not isinstance(parts, dict) or not parts or not all(map(part, parts.values())): raise ConfigError(f'{where}: sleeves: '
         f'expected strategies and their parts of the account, such as {{core20_momentum: 0.6}}, got {parts!r}')
     if sum(parts.values())>1+1e-9: raise ConfigError(f'{where}: sleeves: the parts sum to {sum(parts.values()):.6g}, more than the account')
-    return {k:float(v) for k,v in parts.items()}
+    return {k:float(parts[k]) for k in sorted(parts)} # A manifest keeps no order
 
 def _common(sleeves, key, where):
     "A section in which the strategies agree"
@@ -121,9 +121,10 @@ def make_account(
 def strategy_of(
     config:dict, # As `strategy_config` wrote it down
     name:str,
+    *where, # Folder and file, as in `make_strategy`
 )->Strategy:
     "The strategy, or the account, that a run was made with"
-    return make_account(config, name) if 'sleeves' in config else make_strategy(config, name)
+    return make_account(config, name) if 'sleeves' in config else make_strategy(config, name, *where)
 
 def load_account(
     name:str,          # Stem of a file in configs/accounts

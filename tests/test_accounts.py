@@ -11,6 +11,7 @@ from quantetf.core import ConfigError, ParameterError, find_settings
 from quantetf.data.snapshot import open_snapshot
 from quantetf.production.proposal import propose
 from quantetf.production.runtime import produce
+from quantetf.production.verify import verify
 from quantetf.sleeves import load_account, strategy_of
 from quantetf.strategy import load_strategy
 
@@ -54,7 +55,7 @@ def test_netted_orders_are_those_of_the_sum_and_each_is_traced(settings, tmp_pat
     assert next(o['status'] for o in june.data['checks'] if o['name']=='reconciliation')=='PASS'
     then = {o['instrument_id']:o['target_weight'] for o in may.data['rows']}
     for o in june.data['rows']:
-        assert [s['strategy'] for s in o['sleeves']]==['demo_momentum', 'demo_bonds']
+        assert [s['strategy'] for s in o['sleeves']]==['demo_bonds', 'demo_momentum']
         assert all(s['strategy'] in o['reason'] for s in o['sleeves'])
         now,before = (sum(s[k] for s in o['sleeves']) for k in ('contribution', 'previous_contribution'))
         assert o['target_weight']==pytest.approx(min(now, .3), abs=1e-8) and ('max_weight' in o['reason'])==(now>.3)
@@ -63,8 +64,11 @@ def test_netted_orders_are_those_of_the_sum_and_each_is_traced(settings, tmp_pat
     orders = [o for o in june.data['rows'] if o['order']]
     buys = [o['notional']>0 for o in orders]
     assert len({o['instrument_id'] for o in orders})==len(orders) and buys==sorted(buys)
+    for o in may,june: assert (found := verify(o.folder, settings)).ok, found
+    why = june.data['attribution']
+    assert why['changed']['market_days'] and not why['changed']['config'] and not why['changed']['universe']
     page = june.report.read_text()
-    assert 'demo_bonds' in page and june.data['sleeves'][0]['part']==.65
+    assert 'demo_bonds' in page and june.data['sleeves'][1]['part']==.65
 
 
 def test_the_manifest_is_enough_to_have_the_account_again(settings, demo):

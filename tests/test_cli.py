@@ -25,7 +25,7 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version', new=True).stdout.strip()==f'quantetf {quantetf.__version__}'
-    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('audit',), ('due',):
+    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('audit',), ('verify',), ('due',):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
         assert command==() or '[OPTIONS]' in done.stdout

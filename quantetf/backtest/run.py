@@ -17,7 +17,7 @@ from ..core import LookaheadError, ParameterError, Settings, find_settings, posi
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
 from ..evaluation.evidence import evidence
-from ..evaluation.ledger import outcome_of, record_trial, trials
+from ..evaluation.ledger import outcome_of, record_trial, trial_of, trials
 from ..evaluation.tearsheet import tear_sheet
 from ..metrics import annual_return, total_return
 from ..production.packet import dataset_words, described, plain, strategy_words
@@ -29,7 +29,7 @@ from ..universe import basis_words, levels_off
 from ..words import session_words
 
 # %% auto #0
-__all__ = ['report_data', 'BacktestRun', 'run_backtest']
+__all__ = ['report_data', 'BacktestRun', 'remake', 'run_backtest']
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #756fa806
 def _days(x): return [None if np.isnat(o) else str(o) for o in x.astype('datetime64[D]')]
@@ -278,6 +278,27 @@ def _files(result, data):
     return out | {'backtest.json':json.dumps(data, ensure_ascii=False, allow_nan=False) + '\n', 'report.html':backtest_page(data)}
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #8734bd6e
+def _made(result, snapshot, inputs, audited, ledger, trial):
+    "The data of a backtest, and its files"
+    from quantetf import __version__
+    hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=inputs['dataset'])
+    identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=inputs['currency'])
+    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
+    return data,_files(result, data)
+
+def remake(
+    inputs:dict, # As in the manifest
+    strategy,    # `Strategy` of its config
+    snapshot,    # `Snapshot` of its dataset
+    settings:Settings, # Where the ledger of trials is
+)->tuple[BacktestResult, dict, dict]: # The result, its data, and its files
+    "A backtest from what its manifest says went into it"
+    i = inputs
+    result = backtest(strategy, load_panel(snapshot), i['start'], i['end'], i['capital'], i['flows'])
+    ledger = trials(i['ledger']['lineage'], settings, i['ledger']['lines'])
+    return result,*_made(result, snapshot, i, _audited(result, snapshot), ledger, trial_of(outcome_of(result), ledger))
+
+# %% ../../nbs/modules/55_backtest_run.ipynb #e077ce81
 def run_backtest(
     strategy:str|None=None,  # Name of a file in configs/strategies
     dataset:str|None=None,   # Name of a dataset, or id of a snapshot
@@ -288,7 +309,6 @@ def run_backtest(
     settings:Settings|None=None, # Those of the project if not given
 )->BacktestRun:
     "Backtest a strategy and publish the result"
-    from quantetf import __version__
     settings = settings or find_settings()
     capital = positive(settings.capital if capital is None else capital)
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
@@ -300,9 +320,7 @@ def run_backtest(
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
         notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency, ledger=ledger.state,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
-    hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
-    identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
+    data,files = _made(result, snapshot, inputs, audited, ledger, trial)
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
-    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(result, data), records, settings)
+    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, files, records, settings)
     return BacktestRun(run, data, result)

@@ -7,9 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+from functools import cache
 
 import numpy as np
 
+from ..core import DataError
 from ..data.actions import carried
 from ..orders import order_of
 from ..strategy import strategy_config
@@ -17,7 +21,7 @@ from ..strategy import strategy_config
 # %% auto #0
 __all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'limited', 'traced', 'sleeve_words',
            'reason', 'action_of', 'rows', 'scores', 'universe', 'described', 'strategy_words', 'dataset_words',
-           'make_packet', 'differences', 'packet_csv']
+           'make_packet', 'differences', 'attribution', 'packet_csv', 'packet_schema', 'conforming']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -224,6 +228,7 @@ def make_packet(
     checks,         # List of `Check`
     identity:dict,  # run_id, hashes, versions, previous, currency
     before=None,    # Packet of the previous run, or None
+    why=None,       # Its changes by cause, see `attribute`; None where that cannot be said
 )->dict:            # JSON types only
     "The recommendation packet"
     blocked,s = any(o.status=='BLOCK' for o in checks),p.strategy
@@ -237,7 +242,7 @@ def make_packet(
         restricted=[dict(instrument_id=k, why=v) for k,v in sorted(p.frozen.items())],
         accepted=[dict(check=o.key, reason=o.accepted) for o in checks if o.accepted], shares_note=p.share_note, config=strategy_config(s))
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)
-    return packet | dict(diff=differences(before, packet))
+    return packet | dict(diff=differences(before, packet), attribution=None if blocked else attribution(p, before, packet, why))
 
 # %% ../../nbs/modules/53_packet.ipynb #ff73ab44
 def differences(before, packet)->list[dict]:
@@ -250,14 +255,30 @@ def differences(before, packet)->list[dict]:
     out = [dict(ticker=k, previous_target=a, target=b, change=plain(b-a)) for k,a,b in both]
     return sorted(out, key=lambda o: -abs(o['change']))
 
+# %% ../../nbs/modules/53_packet.ipynb #01b72f31
+def attribution(p, before, packet, why)->dict|None:
+    "The changes of targets by cause, fund by fund"
+    if why is None or before is None: return None
+    names = {r['instrument_id']:r['ticker'] for o in (before, packet) for r in o['rows']} | {k:v['ticker'] for k,v in fund_names(p).items()}
+    now = {str(id):plain(w) for id,w in zip(p.panel.ids, p.target)}
+    was = {r['instrument_id']:r['target_weight'] or 0. for r in before['rows']}
+    def one(id, causes):
+        a,b = was.get(id, 0.),now.get(id, 0.)
+        reverse = None if why['reverse'] is None else why['reverse'][id]
+        return dict(ticker=names[id], instrument_id=id, previous_target=a, target=b, change=plain(b-a), causes=causes, reverse=reverse)
+    funds = sorted((one(id, c) for id,c in why['funds'].items()), key=lambda o: (-abs(o['change']), o['instrument_id']))
+    return {k:why[k] for k in ('order', 'changed', 'evidence', 'one_way')} | dict(funds=funds)
+
 # %% ../../nbs/modules/53_packet.ipynb #c0a6a898
 COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'action', 'order', 'current_weight', 'target_weight',
     'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'adv_share', 'window',
     'after_weight', 'score', 'rank', 'reason')
 
+_FORMULA = re.compile(r'(^|[;|])(?=[\s"]*[=+\-@＝＋－＠])|^(?=\s)') # Behind other separators too, which a spreadsheet may be set to
+
 def _cell(x):
     if x is None: return ''
-    if isinstance(x, str): return "'" + x if x[:1] in ('=', '+', '-', '@', '\t', '\r', '\n') else x
+    if isinstance(x, str): return _FORMULA.sub(r"\1'", re.sub(r'\s', ' ', x))
     return repr(int(x)) if float(x).is_integer() and abs(x)<1e15 else repr(x)
 
 def packet_csv(packet:dict)->str:
@@ -267,4 +288,21 @@ def packet_csv(packet:dict)->str:
     write(COLUMNS)
     both = {k:packet[k] for k in ('as_of', 'execution_session')}
     for row in packet['rows']: write([_cell((both | row)[k]) for k in COLUMNS])
-    return out.getvalue()
+    text = out.getvalue()
+    return text if text.isascii() else '\ufeff' + text # Without the mark some spreadsheets take UTF-8 for something else
+
+# %% ../../nbs/modules/53_packet.ipynb #76bf5e10
+@cache
+def packet_schema()->dict:
+    "The JSON Schema of recommendations.json"
+    from importlib.resources import files
+    return json.loads((files('quantetf')/'schemas'/'packet-1.json').read_text(encoding='utf-8'))
+
+def conforming(
+    packet:dict,
+)->dict: # The same
+    "The packet, if it is what the schema promises"
+    from jsonschema import Draft202012Validator
+    wrong = next(Draft202012Validator(packet_schema()).iter_errors(packet), None)
+    if wrong is None: return packet
+    raise DataError(f'the packet breaks its schema at {wrong.json_path}: {wrong.message[:200]}; this is a defect, please report it')

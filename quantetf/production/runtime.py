@@ -14,11 +14,13 @@ from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import DataError, IntegrityError, ParameterError, Settings, find_settings, positive
+from ..core import DataError, ParameterError, QuantETFError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
+from ..logs import Log, append_log
+from .attribution import Then, attribute
 from .checks import accept as accept_checks
 from .checks import examine
-from .packet import make_packet, packet_csv
+from .packet import conforming, make_packet, packet_csv
 from .proposal import propose
 from ..report import production_page
 from ..runs import Run, code_hash, environment, previous_run, publish_run, run_id
@@ -27,7 +29,7 @@ from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['Packet', 'read_reasons', 'produce']
+__all__ = ['Packet', 'remake', 'read_reasons', 'produce']
 
 # %% ../../nbs/modules/54_runtime.ipynb #c6f995b3
 @dataclass(frozen=True, eq=False)
@@ -92,22 +94,43 @@ def _outputs(packet):
     "The files of a packet; none that could be acted on when it is blocked"
     always = {'report.html':production_page(packet), 'checks.json':_json(packet['checks'])}
     if packet['status']=='blocked': return always
-    diff = dict(previous=packet['previous'], rows=packet['diff'])
+    conforming(packet)
+    diff = {k:packet[k] for k in ('previous', 'attribution')} | dict(rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
 
-def _made(p, inputs, previous):
+def remake(
+    inputs:dict,   # As in the manifest
+    strategy,      # `Strategy` of its config
+    snapshot,      # `Snapshot` of its dataset
+    previous:Run|None, # Of its `previous_id`
+    settings:Settings,
+)->tuple[dict, dict]:  # The packet, and its files
+    "A packet from what its manifest says went into it"
+    then = _then(previous, settings)
+    if inputs['compared_with'] and then.snapshot is None:
+        raise DataError(f'the dataset of the packet before it, {then.inputs["dataset"][:12]}, is not here')
+    p = propose(strategy, snapshot, inputs['as_of'], force=inputs['forced'], recorded=inputs['book'])
+    return _made(_after(p, then and (then if inputs["compared_with"] else replace(then, snapshot=None))), inputs, previous, then)
+
+def _then(previous, settings):
+    "What the packet before says, and the data it was made on, if they are still here"
+    if previous is None: return None
+    i = previous.manifest['inputs']
+    try: snapshot = open_snapshot(f'{i["dataset_name"]}@{i["dataset"]}', settings)
+    except QuantETFError: snapshot = None # The check on restated history says so
+    return Then(json.loads(previous.read('recommendations.json')), i, snapshot)
+
+def _after(p, then):
+    "The proposal, with the packet before it"
+    return replace(p, before=then and then.packet, earlier=then and then.snapshot)
+
+def _made(p, inputs, previous, then):
     "The packet of a proposal, and its files"
     p,checks = examine(p)
     checks = accept_checks(checks, inputs['accepted'])
-    packet = make_packet(p, checks, _identity(run_id('production', inputs), inputs, previous), p.before)
+    why = attribute(then, p, then.inputs['code']!=inputs['code']) if inputs['compared_with'] else None
+    packet = make_packet(p, checks, _identity(run_id('production', inputs), inputs, previous), p.before, why)
     return packet,_outputs(packet)
-
-def _past(previous, settings):
-    "The packet before, and its data if they are still there"
-    if previous is None: return None,None
-    packet = json.loads(previous.read('recommendations.json'))
-    try: return packet,open_snapshot(previous.manifest['inputs']['dataset'], settings)
-    except (DataError, IntegrityError): return packet,None # The check on restated history says so
 
 def read_reasons(
     text:str|None, # 'check=reason; check=reason', or nothing
@@ -120,6 +143,8 @@ def read_reasons(
         if name in out: raise ParameterError(f'accept: {name} is given twice')
         out[name.replace(' ', '_')] = why
     return out
+
+_LEVELS = dict(PASS='info', WARN='warning', BLOCK='error', blocked='error')
 
 def _capital(capital, holdings, settings):
     if capital is None: return settings.capital
@@ -141,17 +166,22 @@ def produce(
 )->Packet:
     "Decide as of one session and publish the packet"
     settings = settings or find_settings()
+    log = Log(settings, as_of=str(as_of), strategy=account or strategy or settings.strategy)
     file = None if holdings is None else settings.root/Path(holdings).expanduser()
     if account and strategy: raise ParameterError('give a strategy or an account, not both')
     chosen = load_account(account, settings) if account else load_strategy(strategy or settings.strategy, settings)
     p = propose(chosen, open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
-    before,earlier = _past(previous, settings)
-    p = replace(p, before=before, earlier=earlier)
+    then = _then(previous, settings)
+    p = _after(p, then)
+    log('decided', dataset=str(p.snapshot.version), decision=p.decision.status[0], account=p.source, previous=previous and previous.id[:12])
     word = accept if isinstance(accept, dict) else read_reasons(accept)
     inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb', word)
-    packet,outputs = _made(p, inputs, previous)
-    records = {'environment.json':_json(environment(settings))}
+    packet,outputs = _made(p, inputs, previous, then)
+    for o in packet['checks']: log('check', _LEVELS[o['status']], name=o['name'], status=o['status'], evidence=o['evidence'])
+    log('made', _LEVELS.get(packet['status'], 'info'), status=packet['status'], trades=packet['totals']['trades'], id=packet['run_id'][:12])
+    records = {'environment.json':_json(environment(settings)), 'log.jsonl':log.text}
     run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
+    append_log(log, settings)
     return Packet(run, packet)
