@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from .core import DataError, IntegrityError, NondeterministicRun, ParameterError, Settings
-from .store import content_hash, file_hash, inside, publishing
+from .store import content_hash, file_hash, inside, package_sources, publishing
 
 # %% auto #0
 __all__ = ['CLOSE', 'code_hash', 'run_id', 'value_differences', 'Run', 'publish_run', 'open_run', 'find_runs', 'previous_run',
@@ -31,11 +31,7 @@ def code_hash(
 )->str:                          # 64 hexadecimal digits
     "Hash of the code that a run depends on"
     import inspect
-
-    import quantetf
-    root = Path(quantetf.__file__).parent
-    files = sorted(o for o in root.rglob('*') if o.suffix in ('.py', '.html', '.css', '.js', '.json') and '__pycache__' not in o.parts)
-    code = {o.relative_to(root).as_posix():o.read_text(encoding='utf-8') for o in files}
+    code = package_sources()
     for o in components:
         module = inspect.getmodule(type(o))
         if not module.__name__.startswith(('quantetf.', 'builtins')): code[module.__name__] = inspect.getsource(module)

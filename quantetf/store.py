@@ -21,8 +21,8 @@ import numpy as np
 from .core import DataError
 
 # %% auto #0
-__all__ = ['canonical_json', 'content_hash', 'text_codes', 'array_hash', 'table_hash', 'file_hash', 'file_hashes', 'inside',
-           'writing', 'temporary', 'replacing', 'write_atomic', 'sweep', 'publishing']
+__all__ = ['canonical_json', 'content_hash', 'text_codes', 'array_hash', 'table_hash', 'file_hash', 'file_hashes',
+           'package_sources', 'inside', 'writing', 'temporary', 'replacing', 'write_atomic', 'sweep', 'publishing']
 
 # %% ../nbs/modules/01_store.ipynb #c127bc85
 def canonical_json(
@@ -104,6 +104,14 @@ def file_hashes(
         try: return file_hash(file)
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError): return None
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool: return list(pool.map(one, files))
+
+# %% ../nbs/modules/01_store.ipynb #cccd31f5
+def package_sources()->dict[str,str]: # Path inside the package -> text
+    "Every source of this package"
+    import quantetf
+    root = Path(quantetf.__file__).parent
+    files = sorted(o for o in root.rglob('*') if o.suffix in ('.py', '.html', '.css', '.js') and '__pycache__' not in o.parts)
+    return {o.relative_to(root).as_posix():'\n'.join(o.read_text(encoding='utf-8').splitlines()) for o in files}
 
 # %% ../nbs/modules/01_store.ipynb #5a5bf2a2
 def inside(

@@ -120,7 +120,7 @@ def _again(run, settings):
     if strategy is None or len(parts)<2: return None,found
     try:
         if run.kind=='production': return remake_packet(i, strategy, parts['snapshot'], parts['previous'], settings)[1],found
-        return remake_backtest(i, strategy, parts['snapshot'])[2],found
+        return remake_backtest(i, strategy, parts['snapshot'], settings)[2],found
     except QuantETFError as e: return None,[*found, Difference('unexplained', f'the run cannot be made again: {e}')]
 
 # %% ../../nbs/modules/56_verify.ipynb #d8c81582
