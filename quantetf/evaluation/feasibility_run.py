@@ -15,7 +15,7 @@ from ..core import ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel
 from .feasibility import Feasibility, feasibility
-from .page import feasibility_page, feasibility_title
+from .feasibility_page import feasibility_page, feasibility_title
 from ..production.packet import plain, strategy_words
 from ..runs import Run, code_hash, environment, publish_run, run_id
 from ..store import content_hash
@@ -54,8 +54,8 @@ def _rungs(found):
 # %% ../../nbs/modules/56_feasibility_run.ipynb #6f98d807
 def _matched(found):
     "Do the random portfolios trade as much as the strategy?"
-    t,mine = found.random.turnover.mean(),_turnover(found)
-    text = f'one-way turnover a year: random portfolios {t/found.choice.years:.2f} times on average, the strategy {mine/found.choice.years:.2f} times'
+    t,mine,years = found.random.turnover.mean(),_turnover(found),found.choice.years
+    text = f'one-way turnover a year: random portfolios {t/years:.2f} times on average, the strategy {mine/years:.2f} times'
     return _check('matched turnover', abs(t-mine)>.1*mine, text, 'within a tenth')
 
 def _turnover(found): return float(found.result.decisions.turnover_one_way.sum())
@@ -63,7 +63,7 @@ def _turnover(found): return float(found.result.decisions.turnover_one_way.sum()
 def _priced(found, count, most=1.):
     "Did the random portfolios find prices?"
     gaps = found.random.gaps.sum()/count
-    text = f'{gaps:.1f} trades of a random portfolio were filled at an earlier close, for want of a price' if gaps else 'each trade had a price'
+    text = f'{gaps:.1f} trades of a random portfolio were filled at an earlier close, for want of a price' if gaps else 'all trades had one'
     return _check('prices at fills', gaps>most, text, f'{most:.0f} trade per portfolio')
 
 def study_data(

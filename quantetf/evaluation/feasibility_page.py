@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..charts import BOX, Scale, area, columns, days, growth_ticks, line, ticks, time_scale, year_marks
+from ..charts import BOX, Scale, columns, days, growth_ticks, line, ticks, time_scale, year_marks
 from quantetf.report import (
     amount,
     badges,
@@ -22,7 +22,7 @@ from quantetf.report import (
     shared_basis,
     warnings,
 )
-from ..words import DASH, NBSP, capital, checks_finding, chosen_note, convention_notes, count, known, number, percent
+from ..words import DASH, NBSP, capital, checks_finding, chosen_note, convention_notes, known, number, percent
 
 # %% auto #0
 __all__ = ['ACCOUNTS', 'TERMS', 'ic_text', 'rank_text', 'feasibility_title', 'skill_sentence', 'place_sentence',
@@ -53,15 +53,16 @@ def skill_sentence(data:dict)->str:
     e,ic,b = data['break_even'],data['ic'],data['benchmark']
     its = '' if ic['mean'] is None else f"the strategy’s scores had {ic_text(ic['mean'])} ± {ic_text(1.645*ic['error'])}"
     if e is None or e['ic'] is None: return capital(its) + ('.' if its else '')
-    if e['ic']==0: take = f"Random portfolios earned {percent(data['annual']['random'])} a year, {b} {percent(data['annual']['benchmark'])}"
-    else: take = f"It takes {ic_text(e['ic'])} to earn the {percent(data['annual']['benchmark'])} a year of {b} on average, after costs"
+    level = percent(data['annual']['benchmark'])
+    if e['ic']==0: take = f"Random portfolios earned {percent(data['annual']['random'])} a year, {b} {level}"
+    else: take = f"It takes an IC of {ic_text(e['ic'])} to earn the {level} a year of {b} on average, after costs"
     return take + (f'; {its}.' if its else '.')
 
 def place_sentence(data:dict)->str:
     "Where the strategy stands"
     a = data['annual']
-    return (f"It earned {percent(a['strategy'])} a year, more than {rank_text(data)} of {number(data['portfolios'])} random portfolios, and "
-        f"{percent(data['capture'])} of the way from blind choice to perfect foresight.")
+    return (f"The strategy earned {percent(a['strategy'])} a year, more than {rank_text(data)} of {number(data['portfolios'])} random "
+        f"portfolios, and {percent(data['capture'])} of the way from blind choice to perfect foresight.")
 
 def feasibility_lead(data:dict)->str: return ' '.join(filter(None, [skill_sentence(data), place_sentence(data)]))
 
@@ -83,7 +84,8 @@ def standing_rows(data:dict)->dict:
         rows.append(dict(name=name or data['benchmark'], about=about, at=at(v), value=percent(v), band=band,
             kind=dict(strategy='bb', benchmark='bbench').get(k, 'fill')))
     said = '; '.join(f"{r['name']} {r['value']}" for r in rows)
-    return dict(rows=rows, zero=at(0.), ticks=[(at(t), percent(t, 0)) for t in ticks(scale.lo, scale.hi, 6)], label=f'Returns a year: {said}')
+    return dict(rows=rows, zero=at(0.), label=f'Returns a year: {said}',
+        ticks=[(at(t), percent(t, 0)) for t in ticks(scale.lo, scale.hi, 8)])
 
 # %% ../../nbs/modules/51_feasibility_page.ipynb #3a77746a
 def fan_plot(data:dict)->dict:
@@ -144,10 +146,10 @@ def ladder_plot(
 
 def ladder_finding(data:dict)->str:
     "Break-even, its interval, and how likely it is to be enough"
-    e,b,ic = data['break_even'],data['benchmark'],data['ic']
+    e,b,mean,level = data['break_even'],data['benchmark'],data['ladder']['mean'],percent(data['annual']['benchmark'])
     if e is None: return 'Each rung is the mean of forecasters of the same skill.'
-    if e['ic'] is None: return f"Perfect foresight by this rule earns {percent(data['ladder']['mean'][-1])} a year, {b} {percent(data['annual']['benchmark'])}."
-    if e['ic']==0: return f"No skill is needed: blind choice earns {percent(data['ladder']['mean'][0])} a year, {b} {percent(data['annual']['benchmark'])}."
+    if e['ic'] is None: return f'Perfect foresight by this rule earns {percent(mean[-1])} a year, {b} {level}.'
+    if e['ic']==0: return f'No skill is needed: blind choice earns {percent(mean[0])} a year, {b} {level}.'
     sure = f" With {ic_text(e['likely'])}, nine in ten forecasters beat {b}." if e['likely'] is not None else ''
     return f"Break-even with {b} at {ic_text(e['ic'])} (90{NBSP}%: {ic_text(e['low'])} to {ic_text(e['high'])}).{sure}"
 
@@ -166,10 +168,11 @@ def chance_plot(data:dict)->dict:
     lo,hi = min(edges[0], *marks),max(edges[-1], *marks)
     across,up = Scale(lo-.03*(hi-lo), hi+.03*(hi-lo), down=False),Scale(0, counts.max()*1.08)
     x = across(edges)
-    paths = [('fb', columns(x[:-1]+1, x[1:]-1, up(counts), BOX)), ('ls', f"M{across(a['strategy']):.0f} 0V{BOX}")]
+    paths = [('fb', columns(x[:-1]+1, x[1:]-1, up(counts), BOX))]
     if a['benchmark'] is not None: paths.append(('lb', f"M{across(a['benchmark']):.0f} 0V{BOX}"))
-    return plot(f"Returns a year of random portfolios; {chance_text(data)}", 190, paths, zero=float(BOX), left=4, left_phone=4, right=4, right_phone=4,
-        x=[(float(across(t)), percent(t, 1 if hi-lo<.05 else 0)) for t in ticks(across.lo, across.hi, 6)])
+    paths.append(('ls', f"M{across(a['strategy']):.0f} 0V{BOX}"))
+    return plot(f"Returns a year of random portfolios; {chance_text(data)}", 320, paths, zero=float(BOX), left=4, left_phone=4, right=16,
+        right_phone=16, x=[(float(across(t)), percent(t, 1 if hi-lo<.05 else 0)) for t in ticks(across.lo, across.hi, 6)])
 
 def chance_text(data:dict)->str:
     "The marks in words"
@@ -184,9 +187,10 @@ def ic_plot(data:dict)->dict|None:
     v = np.array([np.nan if known(o) is None else o for o in s['values']], float)
     if np.isnan(v).all(): return None
     total = np.cumsum(np.nan_to_num(v))
-    x,scale = time_scale(s['dates'])(days(s['dates'])),Scale(min(total.min(), 0)-.05*np.ptp([0, *total]), max(total.max(), 0)+.05*np.ptp([0, *total]))
+    edge = .05*max(np.ptp([0, *total]), 1e-9)
+    x,scale = time_scale(s['dates'])(days(s['dates'])),Scale(min(total.min(), 0)-edge, max(total.max(), 0)+edge)
     return plot(f"Running sum of the information coefficient, {number(total[-1], 2)} at the end. {ic_finding(data)}", 170,
-        [('ls', line(x, scale(total)))], y=[(float(scale(t)), number(t, 1)) for t in ticks(scale.lo, scale.hi, 4)], x=year_marks(s['dates']),
+        [('ls', line(x, scale(total)))], y=[(float(scale(t)), f'{t:g}') for t in ticks(scale.lo, scale.hi, 4)], x=year_marks(s['dates']),
         zero=float(scale(0)))
 
 def ic_finding(data:dict)->str:
@@ -194,42 +198,47 @@ def ic_finding(data:dict)->str:
     ic = data['ic']
     if ic['mean'] is None: return 'Too few dates have scores to measure a coefficient.'
     t = ic['mean']/ic['error'] if ic['error'] else np.nan
-    return (f"Mean {ic_text(ic['mean'])} over {number(ic['dates'])} dates and {number(ic['breadth'])} candidates, standard error {ic_text(ic['error'])} "
-        f"(t {number(t, 1)}). As the coefficient varies from date to date, one of {ic_text(ic['visible'])} would show in four of five such histories.")
+    return (f"Mean {ic_text(ic['mean'])} over {number(ic['dates'])} dates and {number(ic['breadth'])} candidates, standard error "
+        f"{ic_text(ic['error'])} (t {number(t, 1)}). As the coefficient varies from date to date, one of {ic_text(ic['visible'])} "
+        'would show in four of five such histories.')
 
 # %% ../../nbs/modules/51_feasibility_page.ipynb #bfdfd255
 def feasibility_facts(data:dict)->list[tuple[str, str, str]]:
     "What was compared"
-    d,p = data,data['places']
+    d,p,traded = data,data['places'],{k:number(v, 1) for k,v in data['turnover'].items()}
     held = f"{p['least']}" if p['least']==p['most'] else f"{p['least']} to {p['most']}"
     rate,_,base = d['costs'].partition(' of ')
     return [('Decisions', number(d['rebalances']), f"{d['schedule']}, {d['start']} to {d['end']}"),
         ('Choice', f"{held} of {number(d['ic']['breadth'])}", 'funds held, of those that could be'),
         ('Fill', plain(d['fill']), 'sized ' + plain(d['sizing']).replace('at ', 'at the ')), ('Cost', rate, f'of {base}' if base else ''),
-        ('Random portfolios', number(d['portfolios']), f"turnover {number(d['turnover']['random'], 1)}× a year; strategy {number(d['turnover']['strategy'], 1)}×"),
+        ('Random portfolios', number(d['portfolios']), f"turnover {traded['random']}× a year; strategy {traded['strategy']}×"),
         dataset_fact(d)]
 
 def headline(data:dict)->list[tuple[str, str, list]]:
     "(label, value, lines beneath) of the leading figures"
     a,e,ic = data['annual'],data['break_even'],data['ic']
-    out = [('Strategy, % a year', number(100*a['strategy'], 1), [f"{data['benchmark']} {percent(a['benchmark'])}"] if a['benchmark'] is not None else []),
+    other = [f"{data['benchmark']} {percent(a['benchmark'])}"] if a['benchmark'] is not None else []
+    out = [('Strategy, % a year', number(100*a['strategy'], 1), other),
         ('Better than', rank_text(data), [f"of {number(data['portfolios'])} random portfolios", f"mean {percent(a['random'])}"])]
-    if e is not None: out.append(('Break-even IC', 'none' if e['ic'] is None else ic_text(e['ic']),
-        ['not even with foresight'] if e['ic'] is None else [f"90{NBSP}%: {ic_text(e['low'])} to {ic_text(e['high'])}"]))
-    if ic['mean'] is not None: out.append(('Strategy’s IC', ic_text(ic['mean']),
-        [f"90{NBSP}%: {ic_text(ic['mean']-1.645*ic['error'])} to {ic_text(ic['mean']+1.645*ic['error'])}"]))
+    def interval(lo, hi): return f'90{NBSP}%: {ic_text(lo)} to {ic_text(hi)}'
+    if e is not None and e['ic'] is None: out.append(('Break-even IC', 'none', ['not even with foresight']))
+    elif e is not None: out.append(('Break-even IC', ic_text(e['ic']), [interval(e['low'], e['high'])]))
+    if ic['mean'] is not None:
+        out.append(('Strategy’s IC', ic_text(ic['mean']), [interval(ic['mean']-1.645*ic['error'], ic['mean']+1.645*ic['error'])]))
     return out + [('Capture ratio, %', number(100*data['capture'], 1), ['of the way from blind choice', 'to perfect foresight'])]
 
-TERMS = [('Bound', 'the most that any choice of funds could have become, before costs; found backwards from the end, orders sized and filled as '
-        'the strategy’s are, and never passed by an account of the engine.'),
-    ('Attainable', 'the strategy’s rule with the returns until the next fill as scores, after costs. Not a ceiling: sometimes it pays to trade less.'),
-    ('Random', 'funds drawn by lot from those that could be held on the date, in the strategy’s weights, exchanged when the strategy exchanges one. '
-        'What limits concern groups of funds, or beta, is not imposed on them.'),
-    ('Information coefficient (IC)', 'rank correlation (Spearman) of scores and the returns from this fill to the next, over the candidates of a date; '
-        'its mean over dates.'),
-    ('Ladder', 'scores that mix foresight and noise so that their expected IC is that of the rung, through the strategy’s rule and costs. The noise is '
-        'independent from fund to fund, and lasts so long that without skill as much is traded as by the strategy.'),
-    ('Break-even', 'the IC at which the mean of the forecasters earns what the benchmark earned. 90 %: from drawing forecasters again.'),
+TERMS = [('Bound', 'the most that any choice of funds could have become, before costs; found backwards from the end, with orders sized and '
+        'filled as the strategy’s are, and never passed by an account of the engine.'),
+    ('Attainable', 'the strategy’s rule with the returns until the next fill as scores, after costs. Not a ceiling: sometimes it pays to '
+        'trade less.'),
+    ('Random', 'funds drawn by lot from those that could be held on the date, in the strategy’s weights, exchanged when the strategy '
+        'exchanges one. What limits concern groups of funds, or beta, is not imposed on them.'),
+    ('Information coefficient (IC)', 'rank correlation (Spearman) of scores and the returns from this fill to the next, over the '
+        'candidates of a date; its mean over dates.'),
+    ('Ladder', 'scores that mix foresight and noise so that their expected IC is that of the rung, through the strategy’s rule and costs. '
+        'The noise is independent from fund to fund, and lasts so long that without skill as much is traded as by the strategy.'),
+    ('Break-even', 'the IC at which the mean of the forecasters earns what the benchmark earned. Its 90 % come from drawing forecasters '
+        'again: how exactly it is known for this history, not for another one.'),
     ('Capture ratio', '(strategy − random)/(attainable − random), of returns a year.'), ('±', '1.645 standard errors, a 90 % interval.'),
     ('Return a year', 'compound, 252 sessions.')]
 
@@ -250,10 +259,10 @@ def feasibility_page(
     d,title = data,feasibility_title(data)
     first = _upto(d) if d['ladder'] else None
     ladders = [] if first is None else [ladder_plot(d, first)] + [ladder_plot(d)]*(first<1)
-    findings = dict(fan=fan_finding(d), ladder=ladder_finding(d) if d['ladder'] else '', ic=ic_finding(d), checks=checks_finding(d['checks']))
+    findings = dict(fan=fan_finding(d), ladder=ladder_finding(d) if ladders else '', ic=ic_finding(d), checks=checks_finding(d['checks']))
     told = warnings(d, [('hindsight', chosen_note(d))] + [('timing', n) for n in convention_notes(d)])
-    return page('feasibility.html', **d | dict(kind='feasibility', status='', title=title, head_title=page_title(d, title, f"{d['start']} to {d['end']}"),
-        lead=feasibility_lead(d), badges=badges(d, 'Complete'), facts=feasibility_facts(d), warnings=told, headline=headline(d),
-        standing=standing_rows(d), fan=fan_plot(d), ladders=ladders, rungs=ladder_rows(d) if d['ladder'] else [], chance=chance_plot(d),
-        chance_text=chance_text(d), ic_plot=ic_plot(d), findings=findings, checks=by_gravity(d['checks']), provenance=feasibility_basis(d),
-        definitions=TERMS))
+    return page('feasibility.html', **d | dict(kind='feasibility', status='', title=title, lead=feasibility_lead(d), findings=findings,
+        head_title=page_title(d, title, f"{d['start']} to {d['end']}"), badges=badges(d, 'Complete'), facts=feasibility_facts(d),
+        warnings=told, headline=headline(d), standing=standing_rows(d), fan=fan_plot(d), ladders=ladders,
+        rungs=ladder_rows(d) if d['ladder'] else [], chance=chance_plot(d), chance_text=chance_text(d), ic_plot=ic_plot(d),
+        checks=by_gravity(d['checks']), provenance=feasibility_basis(d), definitions=TERMS))
