@@ -180,6 +180,7 @@ def _typed(value, hint, where):
     import json
 
     from pydantic import TypeAdapter, ValidationError
+    if value!=value: raise ConfigError(f'{where}: .nan is not a number')
     if isinstance(hint, type) and is_dataclass(hint): return value if isinstance(value, hint) else _make(hint, value, where)
     try: return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as e:
@@ -205,8 +206,10 @@ def _make(cls, values, where):
 
 def _part(value, field, hint, where):
     "One field of a component: a nested component, a list of them, or a plain typed value"
-    role = field.metadata.get('role')
+    role,several = field.metadata.get('role'),hint is tuple
     if role is None: return _typed(value, hint, where)
+    if several!=isinstance(value, list):
+        raise ConfigError(f'{where}: expected ' + ('a list, even of one: write "- kind: ..."' if several else f'one {role}, got a list'))
     if isinstance(value, list): return tuple(build(role, o, f'{where}[{i}]') for i,o in enumerate(value))
     return build(role, value, where)
 

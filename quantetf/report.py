@@ -38,23 +38,24 @@ from .words import DASH, NBSP, capital, count, known, listing, number, percent
 __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'GAINS', 'ENDS', 'PARTS',
            'DIFFERENCES', 'LABELS', 'HEADLINE', 'BACKTEST_TERMS', 'MORE_TERMS', 'LINES', 'OTHER_RULES', 'SECTIONS',
            'COVERED', 'LETTERS', 'QUALITY_TERMS', 'nb', 'anchor', 'plain', 'hundred', 'environment', 'page', 'amount',
-           'dataset_fact', 'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'warnings', 'packet_warnings',
-           'bare_score', 'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table',
-           'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline',
-           'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb',
-           'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'held_rows',
-           'packet_findings', 'audit_failed', 'page_title', 'production_page', 'plot', 'levels', 'flows_of', 'curves',
-           'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row',
-           'year_chart', 'month_table', 'rolling', 'rolling_text', 'rolling_plot', 'histogram', 'histogram_text',
-           'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows', 'more_trading', 'falls',
-           'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total', 'middle_together',
-           'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view', 'figure', 'range_line',
-           'leading', 'headline', 'figure_rows', 'weighted_rows', 'relative_rows', 'backtest_facts',
-           'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends', 'backtest_parts',
-           'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group', 'rule_groups',
-           'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips', 'basis_cell',
-           'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups', 'quality_facts',
-           'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
+           'dataset_fact', 'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'accepted_words', 'warnings',
+           'packet_warnings', 'bare_score', 'more_line', 'how_line', 'trade_row', 'total', 'minus', 'fund_sum',
+           'cash_sum', 'trade_table', 'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown',
+           'spark_scale', 'sparkline', 'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption',
+           'score_table', 'change_verb', 'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis',
+           'packet_basis', 'held_rows', 'packet_findings', 'audit_failed', 'page_title', 'production_page', 'plot',
+           'levels', 'flows_of', 'curves', 'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot', 'readout',
+           'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling', 'rolling_text', 'rolling_plot',
+           'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows',
+           'more_trading', 'falls', 'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total',
+           'middle_together', 'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view',
+           'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'sheet_rows', 'weighted_rows', 'relative_rows',
+           'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view', 'moving_plots', 'moving_plot',
+           'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends',
+           'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group',
+           'rule_groups', 'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips',
+           'basis_cell', 'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups',
+           'quality_facts', 'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -143,6 +144,10 @@ def badges(data:dict, done:str)->list[tuple[str, str]]:
         ('WARN', f"{done}, {count(warn, 'warning')}") if warn else ('PASS', done)
     return [state] + [('SYN', 'Synthetic')]*data['synthetic']
 
+def accepted_words(check:dict)->str:
+    "What a person said who accepted a check that would have blocked"
+    return f"; this would have blocked, and was accepted: “{check['accepted']}”" if check.get('accepted') else ''
+
 def warnings(
     data:dict,
     ours:list, # (name of the check that it explains, sentence); no sentence, no warning
@@ -150,7 +155,7 @@ def warnings(
     "Our own sentences, then the evidence of the other checks that warn"
     made = {c['name'] for c in data['checks']}
     said = [(name if name in made else '', text) for name,text in ours if text]
-    rest = [(c['name'], c['evidence']) for c in data['checks'] if c['status']=='WARN']
+    rest = [(c['name'], c['evidence'] + accepted_words(c)) for c in data['checks'] if c['status']=='WARN']
     return said + [(name, text) for name,text in rest if name not in {n for n,_ in said}]
 
 def packet_warnings(packet:dict)->list[tuple[str, str]]:
@@ -175,10 +180,17 @@ def more_line(packet:dict, r:dict)->str:
     rank = f"rank {r['rank']}" if r['rank'] else ''
     return capital(', '.join(filter(None, [price, cost, score, rank])))
 
+def how_line(r:dict)->str:
+    "When to place the order, and how large it is beside a usual session"
+    part = known(r.get('adv_share'))
+    if part is None or not r['order']: return r.get('window') or ''
+    size = f'{percent(part, 2)} of a usual session' if part>=1e-4 else 'less than 0.01 % of a usual session'
+    return '; '.join(filter(None, [r.get('window'), size]))
+
 def trade_row(packet:dict, r:dict)->dict:
     "A row of the packet with the texts of the trade table"
     verb,kind = VERBS[r['action']]
-    return r | dict(verb=verb, kind=kind, score_text=bare_score(packet, r['score']), more=more_line(packet, r))
+    return r | dict(verb=verb, kind=kind, score_text=bare_score(packet, r['score']), more=more_line(packet, r), how=how_line(r))
 
 # %% ../nbs/modules/50_report.ipynb #ec9e37e1
 def total(rows:list, key:str)->float|None:
@@ -203,6 +215,7 @@ def cash_sum(packet:dict)->dict:
     b,a = packet['book'],packet['after']
     before,after = number(b['cash']),number(a['cash'])
     text = f"{before} {packet['currency']} before, {after} after cost: {percent(a['cash_weight'], 2)} of net asset value."
+    if known(a.get('rounding_residual')) is not None: text += f" Of that, {number(a['rounding_residual'])} is what rounding left over."
     return dict(label='Cash', trades='', now=b['cash_weight'], target=a['cash_target_weight'],
         change=minus(a['cash_target_weight'], b['cash_weight']), notional=None, cost=None, text=text)
 
@@ -370,10 +383,14 @@ def packet_basis(packet:dict)->list[tuple[str, str, str]]:
     before,b = packet['previous'],packet['book']
     run,*rest = shared_basis(packet)
     book = f"{b['source']}, as of {b['as_of']}: {amount(packet, b['nav'])}, of which cash {amount(packet, b['cash'])}"
+    if b.get('owed'): book += f", {amount(packet, b['owed'])} owed to it"
+    word = [('Accepted', f"{o['check']}: “{o['reason']}”", '') for o in packet.get('accepted', ())]
+    shut = '; '.join(f"{o['instrument_id']} ({o['why']})" for o in packet.get('restricted', ()))
+    left = [('Left alone', shut, '')] if shut else []
     files = 'recommendations.csv, recommendations.json, diff.json and manifest.json hold the same figures at full precision.'
     if packet['status']=='blocked': files = 'A blocked run writes no recommendation file.'
     return [run, ('Previous packet', f"{before['run_id'][:12]}, {before['as_of']}" if before else 'none', ''),
-        *rest, ('Holdings', book, ''), ('Files', files, '')]
+        *rest, ('Holdings', book, ''), *left, *word, ('Files', files, '')]
 
 PACKET_TERMS = [('Score', 'what the funds are ranked by; a fund without one abstains and is never taken for a zero.'),
     ('Notional', 'value at the as-of close of what is to be traded, sized to meet the targets after cost; above zero buys, below sells.'),
@@ -410,7 +427,8 @@ def production_page(
     p,title = packet,say.production_title(packet)
     failed = [(c['name'], c['evidence']) for c in p['checks'] if c['status']=='BLOCK']
     return page('production.html', **p | dict(kind='recommendation packet', title=title, head_title=page_title(p, title, p['as_of']),
-        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [], badges=badges(p, 'Published'),
+        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [],
+        acceptable=[n.replace(' ', '_') for n,_ in failed if n not in ('weights', 'cash')], badges=badges(p, 'Published'),
         facts=FACTS[p['status']](p), warnings=packet_warnings(p), findings=packet_findings(p), trades=trade_table(p),
         targets=dumbbells(p), holdings=held_rows(p), scores=score_table(p),
         excluded=p['universe']['excluded'], changes=change_rows(p), checks=by_gravity(p['checks']),
@@ -645,6 +663,10 @@ def more_trading(data:dict)->list[tuple[str, str]]:
     g,c = data.get('gross'),data.get('cash_use')
     rows = [('Gross return, % a year', g['annual_return'], 1), ('Gross total return, %', g['total_return'], 1)] if g else []
     rows += [('Cash, mean weight, %', c['average_weight'], 1), ('Cash drag, points a year', c['drag_annual'], 2)] if c else []
+    if e := (data.get('tearsheet') or {}).get('exposure'):
+        rows += [('Invested, mean, %', e['invested'], 1), ('Largest weight of a fund, %', e['largest'], 1)]
+        rows = [(label, hundred(x, decimals)) for label,x,decimals in rows]
+        return rows + [('Funds held, mean', number(e['positions'], 1)), ('As many of equal weight', number(e['positions_effective'], 1))]
     return [(label, hundred(x, decimals)) for label,x,decimals in rows]
 
 # %% ../nbs/modules/50_report.ipynb #8bf82815
@@ -772,7 +794,12 @@ LABELS = dict(  # Label, factor and decimals of the figures of quantetf.metrics
     expected_shortfall_95=('Expected shortfall, 95 %, a session, %', 100, 2), skew=('Skew of daily returns', 1, 2),
     kurtosis=('Kurtosis of daily returns (normal: 3)', 1, 1), annual_return_difference=('Difference of return, pp a year', 100, 1),
     beta=('Beta', 1, 2), alpha=('Alpha, % a year', 100, 1), correlation=('Correlation', 1, 2), months_ahead=('Months ahead, %', 100, 0),
-    tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2))
+    tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2),
+    ulcer_index=('Ulcer index, %', 100, 1), time_under_water=('Closes below an earlier one, %', 100, 0),
+    longest_under_water=('Longest time below a high, sessions', 1, 0), up_capture=('Capture of its gaining months, %', 100, 0),
+    down_capture=('Capture of its losing months, %', 100, 0), periods_up=('Holding periods with a gain, %', 100, 0),
+    periods_ahead=('Holding periods ahead, %', 100, 0), years_up=('Whole years with a gain, %', 100, 0),
+    years_ahead=('Whole years ahead, %', 100, 0))
 HEADLINE = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown'
 
 def figure(key:str, x, sign:bool=False)->tuple[str, str]:
@@ -811,7 +838,14 @@ def figure_rows(data:dict)->list[tuple[str, str, str|None]]:
     "(label, strategy, benchmark) of the figures that do not lead"
     m,b = data['metrics']['strategy'],data['metrics'].get('benchmark')
     rest = [(*figure(k, v), figure(k, b.get(k))[1] if b else None) for k,v in m.items() if k not in HEADLINE]
-    return weighted_rows(data) + rest
+    return weighted_rows(data) + rest + sheet_rows(data)
+
+def sheet_rows(data:dict)->list[tuple[str, str, str|None]]:
+    "Those of the tear sheet; none without one"
+    if not (t := data.get('tearsheet')): return []
+    its = t['figures']['benchmark']
+    both = [(*figure(k, v), figure(k, its.get(k))[1] if its else None) for k,v in t['figures']['strategy'].items()]
+    return both + [(*figure(k, t['hit_rates'][k]), '') for k in ('periods_up', 'years_up')]
 
 def weighted_rows(data:dict)->list[tuple[str, str, str]]:
     "The two rates of return of a book with payments; none without them"
@@ -822,7 +856,80 @@ def weighted_rows(data:dict)->list[tuple[str, str, str]]:
 
 def relative_rows(data:dict)->list[tuple[str, str]]:
     "(label, value) of the figures against the benchmark"
-    return [figure(k, v) for k,v in (data['metrics'].get('relative') or {}).items() if k!='annual_return_difference']
+    rows = [figure(k, v) for k,v in (data['metrics'].get('relative') or {}).items() if k!='annual_return_difference']
+    t = data.get('tearsheet')
+    if not rows or not t: return rows
+    return rows + [figure(k, v) for k,v in t['figures']['relative'].items()] + [
+        figure(k, t['hit_rates'][k]) for k in ('periods_ahead', 'years_ahead')]
+
+# %% ../nbs/modules/50_report.ipynb #2581f12d
+def sharpe_strip(data:dict)->dict|None:
+    "Sharpe ratios of all trials, the best expected of luck, and this one with its range; None for a single trial"
+    e,mine,r = data['evidence'],known(data['metrics']['strategy']['sharpe']),(data.get('intervals') or {}).get('sharpe')
+    if len(e['sharpes'])<2 or mine is None: return None
+    luck,sure = e['over'][0]['luck_annual'],[known(r['low']), known(r['high'])] if r else [None, None]
+    v = [o for o in (*e['sharpes'], mine, 0., *(luck or ()), *sure) if o is not None]
+    pad = .05*(max(v)-min(v)) or .1
+    scale = Scale(min(v)-pad, max(v)+pad, down=False)
+    def place(values): return [at_percent(scale, o) for o in values]
+    def row(label, text, dots=(), ends=(None, None), kind='bbench'):
+        return dict(label=label, text=text, dots=place(dots), kind=kind) | between(*place(ends))
+    rows = [row(count(len(e['sharpes']), 'trial'), f"median {number(float(np.median(e['sharpes'])), 2)}", e['sharpes'])]
+    if luck: rows.append(row('Best by luck', f'{number(luck[0], 2)} to {number(luck[1], 2)}', (), luck, 'bo'))
+    rows.append(row('This one', number(mine, 2), [mine], sure, 'bb'))
+    return dict(rows=rows, zero=at_percent(scale, 0.), ticks=[(at_percent(scale, t), f'{t:g}') for t in ticks(scale.lo, scale.hi, 5)],
+        label='Sharpe ratios a year: ' + ', '.join(f"{o['label']} {o['text']}" for o in rows))
+
+def ratio_rows(over:list)->list[tuple]:
+    "(label, a text for each column) of the ratios over cash and over the benchmark"
+    def pair(x, f): return DASH if x is None else f(*x)
+    def years(o): return DASH if o['track_record_years'] is None else number(o['track_record_years'], 1)
+    return [('Sharpe ratio of the excess', [number(o['sharpe_annual'], 2) for o in over]),
+        ('Confidence that it is above zero', [say.confidence(o['probabilistic']) for o in over]),
+        ('Best expected by luck of choice', [pair(o['luck_annual'], lambda a,b: f'{number(a, 2)} to {number(b, 2)}') for o in over]),
+        ('Confidence that it is above that, at most', [pair(o['deflated'], say.band) for o in over]),
+        (f'Years until 95{NBSP}% for above zero', [years(o) for o in over])]
+
+# %% ../nbs/modules/50_report.ipynb #457ba363
+def holdout_rows(data:dict)->list[tuple]:
+    "(label, figures before the reserve, figures within it)"
+    h,b = data['evidence']['holdout'],data['benchmark']
+    if not h or not h['within']: return []
+    def both(key, f): return [DASH if p is None else f(p.get(key)) for p in (h['before'], h['within'])]
+    rows = [('Sessions', both('sessions', number)), ('Return, % a year', both('annual_return', lambda x: hundred(x, 1))),
+        ('Sharpe ratio', both('sharpe', lambda x: number(x, 2)))]
+    if b: rows[2:2] = [(f'{b}, % a year', both('benchmark_return', lambda x: hundred(x, 1)))]
+    return rows + ([(f'{b}, Sharpe ratio', both('benchmark_sharpe', lambda x: number(x, 2)))] if b else [])
+
+def evidence_view(data:dict)->dict|None:
+    "What the trials mean for this one; None where nothing was counted"
+    e = data.get('evidence')
+    if not e: return None
+    return dict(strip=sharpe_strip(data), names=[o['name'] for o in e['over']], rows=ratio_rows(e['over']), notes=say.evidence_notes(e),
+        holdout=say.holdout_note(e['holdout']) if e['holdout'] else '', parts=holdout_rows(data))
+
+# %% ../nbs/modules/50_report.ipynb #350cf410
+def moving_plots(data:dict)->list[tuple[str, dict]]:
+    "(title, plot) of the figures that move; none where no window is full"
+    m = (data.get('tearsheet') or {}).get('rolling')
+    if not m or not any(known(v) is not None for v in m['sharpe']): return []
+    what = dict(annual_volatility=('Volatility, % a year', 100), sharpe=('Sharpe ratio', 1), beta=('Beta', 1))
+    made = [moving_plot(m, k, *o) for k,o in what.items() if k in m]
+    return [o for o in made if o]
+
+def moving_plot(m:dict, key:str, title:str, factor:int)->tuple[str, dict]|None:
+    "One of them: the strategy, and the benchmark where it has one"
+    two = [factor*levels(m[k]) for k in (key, f'benchmark_{key}') if k in m]
+    v = np.concatenate(two)
+    if np.isnan(v).all(): return None
+    low,high = min(np.nanmin(v), 0. if key!='beta' else np.inf),max(np.nanmax(v), 0.)
+    pad = .06*(high-low) or .1
+    scale,x = Scale(low-pad*(low<0 or key=='beta'), high+pad),time_scale(m['dates'])(days(m['dates']))
+    said = f'{title} over the last 252 sessions, from {number(np.nanmin(two[0]), 2)} to {number(np.nanmax(two[0]), 2)}'
+    one = 1. if key=='beta' else 0.
+    return title,plot(said, 150, [(k, line(x, scale(o))) for k,o in list(zip(('ls thin', 'lb'), two))[::-1]], x=year_marks(m['dates'], 6),
+        y=[(float(scale(t)), f'{t:g}'.replace('-', say.MINUS)) for t in ticks(scale.lo, scale.hi, 4)],
+        zero=float(scale(one)) if scale.lo<=one<=scale.hi else None)
 
 # %% ../nbs/modules/50_report.ipynb #fdc4633f
 def backtest_facts(data:dict)->list[tuple[str, str, str]]:
@@ -858,6 +965,12 @@ MORE_TERMS = dict(
     contribution=[('Contribution', 'what a fund brought: change of its price while held, dividends, less the costs of trading it.')],
     gross=[('Gross return', 'return before the costs of each session.')],
     cash_use=[('Cash drag', 'average over sessions of the weight of cash × (return of the invested part − return of cash), per year.')],
+    tearsheet=[('Ulcer index', 'root mean square of the drawdowns.'),
+        ('Capture', 'geometric mean return in the benchmark’s gaining, or losing, months over its own.'),
+        ('Holding period', 'from one fill of a decision to the next.')],
+    evidence=[('Trial', 'a strategy on a dataset over a span, run here; the same three again are the same trial.'),
+        ('Best by luck', 'Sharpe ratio expected of the best among trials without skill that vary as these do (Bailey and López de Prado, '
+            '2014). What all trials share, such as being paid for the risk of the market, is not luck of choice.')],
     flows=[('Time-weighted return', 'of one unit of money that stayed in from beginning to end.'),
         ('Money-weighted return', 'the yearly rate at which the capital and all payments, in and out, grow to the final value.')])
 
@@ -891,7 +1004,7 @@ def backtest_findings(data:dict, parts:dict)->dict:
         weights=say.weights_finding(parts['strips']['held'] if parts['strips'] else {}), turnover=say.turnover_finding(data),
         drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']),
         gains=say.contribution_finding(data) if parts['gains'] else '', payments=say.flows_finding(data) if flows_of(data) else '',
-        audit=say.audit_finding(data['audit']) if data.get('audit') else '')
+        audit=say.audit_finding(data['audit']) if data.get('audit') else '', evidence=say.evidence_finding(data))
 
 # %% ../nbs/modules/50_report.ipynb #30a3de0d
 def backtest_page(
@@ -905,7 +1018,8 @@ def backtest_page(
         lead=say.backtest_lead(data), badges=backtest_badges(data), facts=backtest_facts(data), warnings=backtest_warnings(data),
         findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
-        payments=flows_of(data), audited=audit_view(data), definitions=backtest_terms(data), series=Markup(parts['series'])))
+        payments=flows_of(data), audited=audit_view(data), judged=evidence_view(data), moving=moving_plots(data),
+        crises=(data.get('tearsheet') or {}).get('crises', []), definitions=backtest_terms(data), series=Markup(parts['series'])))
 
 # %% ../nbs/modules/50_report.ipynb #a9c7986d
 LINES = 60  # Findings of one rule that are shown

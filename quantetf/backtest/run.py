@@ -16,13 +16,17 @@ from .engine import BacktestResult, accepted_mixed, backtest, benchmark_weights,
 from ..core import LookaheadError, ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
-from ..metrics import annual_return, intervals, total_return
+from ..evaluation.evidence import evidence
+from ..evaluation.ledger import outcome_of, record_trial, trials
+from ..evaluation.tearsheet import tear_sheet
+from ..metrics import annual_return, total_return
 from ..production.packet import dataset_words, described, plain, strategy_words
 from ..report import backtest_page
 from ..runs import Run, code_hash, environment, publish_run, run_id
 from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 from ..universe import basis_words, levels_off
+from ..words import session_words
 
 # %% auto #0
 __all__ = ['report_data', 'BacktestRun', 'run_backtest']
@@ -175,11 +179,32 @@ def _checks(result):
     first = [_hindsight(result), _timing(result), _adjustment(result), _mixed(result)]
     return [*first, *_filled(result), _reached(result), _unpriced(result), _survivors(result), _adds_up(result)]
 
+# %% ../../nbs/modules/55_backtest_run.ipynb #6f9cc455
+def _chosen(found):
+    "Checks on how the strategy was chosen; none where nothing was recorded"
+    if not found: return []
+    years,out = found['record_years'],[]
+    need = found['over'][0]['backtest_length_years'] if found['over'] else 0
+    n = found['over'][0]['trials'] if found['over'] else 1
+    text = f'{n} {"trial" if n==1 else "trials"} on {found["lineage"]} share sessions with this one, {years:.1f} years'
+    out.append(_check('selection', years<need, text, f'{need:.1f} years or more, below which luck alone reaches a Sharpe ratio of 1'))
+    h = found['holdout']
+    if h is None: return out
+    text = f'from {h["since"]} on, {h["looks"]} {"trial" if h["looks"]==1 else "trials"} on {found["lineage"]} looked'
+    if h['look']: text += f'; this is look {h["look"]}'
+    return [*out, _check('holdout', h['look'] is not None, text, 'not looked at here')]
+
+def _sheet(sheet, snapshot):
+    "What is in the tear sheet and nowhere else; invented prices know no crises"
+    data = sheet.as_dict()
+    return data | dict(crises=[]) if snapshot.synthetic else data
+
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
     "What was simulated"
     s,rules = result.strategy,result.strategy.execution
-    holds = [dict(session=str(a), reason=str(b)) for a,b in zip(result.panel.sessions[result.rows], result.decision.reason) if b]
+    holds = [dict(session=str(a), reason=str(b)) for a,b,c in zip(
+        result.panel.sessions[result.rows], result.decision.reason, result.decision.status) if c=='hold']
     costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else described(s.costs)
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
@@ -187,23 +212,36 @@ def _setting(result, snapshot):
         benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs,
         schedule=s.schedule.label, universe=_universe(result))
 
+def _short(result):
+    "A sentence about the dates on which a part stayed in cash because fewer funds had a score than were wanted"
+    d = result.decision
+    days = [str(a) for a,b,c in zip(result.panel.sessions[result.rows], d.reason, d.status) if b and c=='ok']
+    if not days: return []
+    empty = int((np.abs(d.weights[np.array(d.status)=='ok']).sum(axis=1)==0).sum())
+    all_of_it = f', on {empty} of them all of the account' if empty else ''
+    return [f'On {len(days)} of {len(d)} dates fewer funds had a score than were wanted, and what was missing stayed in cash{all_of_it} '
+        f'({session_words(days)}); decisions.csv says how many.']
+
 def report_data(
     result:BacktestResult,
     snapshot,      # `Snapshot` it ran on
     identity:dict, # run_id, hashes, versions, currency
+    audited:tuple|None=None, # (check, audit as plain data) if it has been made
+    found:dict|None=None,    # As from `evidence`; none where nothing was recorded
 )->dict:           # JSON types only
     "A backtest as plain data, the source of its report"
-    levels,notes = result.levels,list(result.notes)
+    levels,notes = result.levels,list(result.notes) + _short(result)
     bench = levels.get('benchmark')
     if result.panel.rate is None:
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
     curves = dict(dates=_days(levels.index.to_numpy()), nav=[plain(o, 4) for o in levels.strategy],
         benchmark_nav=None if bench is None else [plain(o, 4) for o in bench])
-    found = intervals(levels.strategy, bench, result.risk_free, periods_per_year=252)
-    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in found.items()}
-    peeking,audited = _audited(result, snapshot)
+    sheet = tear_sheet(result)
+    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in sheet.intervals.items()}
+    peeking,asked = audited or _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
-        checks=[*_checks(result), peeking], config=strategy_config(result.strategy), contribution=_contribution(result), audit=audited)
+        checks=[*_checks(result), peeking, *_chosen(found)], config=strategy_config(result.strategy), contribution=_contribution(result),
+        audit=asked, tearsheet=_sheet(sheet, snapshot), evidence=found)
     return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result) | _returns(result)
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #e9999db3
@@ -256,12 +294,15 @@ def run_backtest(
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
     given = None if flows is None else read_flows(settings.root/flows)
     result = backtest(s, load_panel(snapshot), start, end, capital, given)
+    audited = _audited(result, snapshot) # Before it counts: what looks ahead has no returns
+    trial = record_trial(outcome_of(result), snapshot.version, settings)
+    ledger = trials(snapshot.version.name, settings)
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
-        notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency,
+        notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency, ledger=ledger.state,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
     hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
     identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = report_data(result, snapshot, identity)
+    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
     run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(result, data), records, settings)
     return BacktestRun(run, data, result)

@@ -15,8 +15,9 @@ from ..orders import order_of
 from ..strategy import strategy_config
 
 # %% auto #0
-__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'reason', 'action_of', 'rows', 'scores',
-           'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences', 'packet_csv']
+__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'limited', 'reason', 'action_of', 'rows',
+           'scores', 'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences',
+           'packet_csv']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -57,9 +58,27 @@ def _scored_by(p): # The feature that the scores are, if they are one
 
 def _scored(p, x): return f'{100*x:.2f} %' if score_unit(p) else f'{x:.4g}'
 
+def limited(p, j)->str:
+    "What keeps fund `j` from the weight that the rule wants for it, in words; '' where nothing does"
+    want = p.decision.signals.wanted
+    want,binding = p.raw[j] if want is None else want.weights[0,j],p.decision.binding[0]
+    said = []
+    if abs(p.raw[j]-want)>5e-5:
+        by = ' and '.join(o for o in binding if o not in ('cash_buffer', 'max_weight')) or 'what is held'
+        said.append(f'the rule wants {100*want:.2f} %, {by} makes it {100*p.raw[j]:.2f} %')
+    elif 'max_weight' in binding and abs(want-p.strategy.portfolio.constraints.max_weight)<1e-9: said.append('held to max_weight')
+    if abs(p.target[j]-p.raw[j])>5e-5: said.append(f'what is left alone makes it {100*p.target[j]:.2f} % instead of {100*p.raw[j]:.2f} %')
+    if p.account.locked[j]: said.append(f'{p.account.locked[j]:g} shares are locked')
+    return f' {"; ".join(said)[:1].upper()}{"; ".join(said)[1:]}.' if said else ''
+
 def reason(p, j, rank, action)->str:
-    "Why fund `j` is traded, in words"
-    score,why = p.decision.signals.scores[0,j],p.decision.signals.universe.reason[0,j]
+    "Why fund `j` is traded, in words: score and rank, then the limits that bind it"
+    if np.isnan(p.target[j]): return _reason(p, j, rank, action)
+    return _reason(p, j, rank, action) + limited(p, j)*(str(p.panel.ids[j]) not in p.frozen)
+
+def _reason(p, j, rank, action):
+    score,why,id = p.decision.signals.scores[0,j],p.decision.signals.universe.reason[0,j],str(p.panel.ids[j])
+    if id in p.frozen: return f'Left alone: {p.frozen[id]}.'
     if why: return f'Not eligible: {why}.'
     if np.isnan(score): return 'No score on this date.'
     if np.isnan(p.target[j]): return f'The strategy holds: {p.decision.reason[0]}.'
@@ -82,10 +101,13 @@ def _row(p, j, order, rank, name, price_date):
     b,trade,known = p.book,p.trade[j],p.share_note is None
     action = action_of(b.shares[j], p.target[j], trade)
     target,now = p.target[j],b.weights[j]
+    part,left = abs(p.notional[j])/p.usual[j] if p.usual[j]>0 else np.nan,b.nav-p.cost.sum()
     return name | dict(order=order, action=action, current_weight=plain(now), target_weight=plain(target), delta_weight=plain(target-now),
         price=plain(b.price[j], 6), price_date=price_date, current_shares=plain(b.shares[j], 6) if known else None,
         target_shares=plain(b.shares[j]+trade, 6) if known else None, delta_shares=plain(trade, 6) if known else None,
-        notional=plain(p.notional[j], 2), est_cost=plain(p.cost[j], 4), score=plain(p.decision.signals.scores[0,j]),
+        notional=plain(p.notional[j], 2), est_cost=plain(p.cost[j], 4), adv_share=plain(part),
+        window=p.window(j) if trade else '', after_weight=plain((b.shares[j]+trade)*b.price[j]/left),
+        score=plain(p.decision.signals.scores[0,j]),
         rank=None if np.isnan(rank) else int(rank), reason=reason(p, j, rank, action))
 
 def rows(p)->list[dict]:
@@ -128,7 +150,8 @@ def described(component)->str: # Such as 'momentum, lookback 252, skip 21'
     from dataclasses import fields
     kind = getattr(type(component), '_kind', type(component).__name__).replace('_', ' ')
     values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component)]
-    return ', '.join([kind] + [f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and not isinstance(v, bool)])
+    said = [k if v is True else f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and v is not False]
+    return ', '.join([kind] + said)
 
 def strategy_words(strategy)->dict:
     "What reports say about the parts of a strategy"
@@ -157,10 +180,14 @@ def _account(p):
     b,target = p.book,p.decision.cash[0]
     left = b.nav - float(p.cost.sum())
     book = dict(source=p.source, as_of=day(p.as_of), nav=plain(b.nav, 2), cash=plain(b.cash, 2), cash_weight=plain(b.cash/b.nav))
-    after = dict(cash=plain(p.cash_after, 2), cash_weight=plain(p.cash_after/left), cash_target_weight=plain(target))
-    return dict(book=book, after=after, totals=_totals(p))
+    residual = p.cash_after - target*left if p.trades_now else np.nan
+    after = dict(cash=plain(p.cash_after, 2), cash_weight=plain(p.cash_after/left), cash_target_weight=plain(target),
+        rounding_residual=plain(residual, 2), slippage=plain(p.slippage, 2))
+    return dict(book=book | dict(owed=plain(b.owed, 2)), after=after, totals=_totals(p))
 
 # %% ../../nbs/modules/53_packet.ipynb #cfd82ad0
+def _said(check): return {k:v for k,v in check._asdict().items() if k!='funds'}
+
 def make_packet(
     p,              # `Proposal`
     checks,         # List of `Check`
@@ -173,8 +200,9 @@ def make_packet(
         synthetic=bool(p.snapshot.synthetic), strategy=s.name, description=s.description, dataset=dataset_words(p.snapshot))
     body = dict(rows=[] if blocked else rows(p), scores=scores(p), score_name=getattr(s.alpha, 'feature', 'score'),
         score_unit=score_unit(p), feature_units={k:unit_of(f) for k,f in s.features.items()},
-        spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[o._asdict() for o in checks],
-        shares_note=p.share_note, config=strategy_config(s))
+        spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[_said(o) for o in checks],
+        restricted=[dict(instrument_id=k, why=v) for k,v in sorted(p.frozen.items())],
+        accepted=[dict(check=o.key, reason=o.accepted) for o in checks if o.accepted], shares_note=p.share_note, config=strategy_config(s))
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)
     return packet | dict(diff=differences(before, packet))
 
@@ -191,8 +219,8 @@ def differences(before, packet)->list[dict]:
 
 # %% ../../nbs/modules/53_packet.ipynb #c0a6a898
 COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'action', 'order', 'current_weight', 'target_weight',
-    'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'score',
-    'rank', 'reason')
+    'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'adv_share', 'window',
+    'after_weight', 'score', 'rank', 'reason')
 
 def _cell(x):
     if x is None: return ''

@@ -6,16 +6,18 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import ParameterError, Settings, find_settings, positive
+from ..core import DataError, IntegrityError, ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
-from .checks import run_checks
+from .checks import accept as accept_checks
+from .checks import examine
 from .packet import make_packet, packet_csv
 from .proposal import propose
 from ..report import production_page
@@ -24,7 +26,7 @@ from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['Packet', 'produce']
+__all__ = ['Packet', 'read_reasons', 'produce']
 
 # %% ../../nbs/modules/54_runtime.ipynb #c6f995b3
 @dataclass(frozen=True, eq=False)
@@ -69,13 +71,12 @@ def _repr_html_(self:Packet):
     return f"{red}{title}<ul>{''.join(said)}</ul><p><code>{self.run_id[:12]}</code></p>"
 
 # %% ../../nbs/modules/54_runtime.ipynb #278c3861
-def _inputs(p, settings, previous, notebook):
-    b = p.book
-    held = {str(id):float(n) for id,n in zip(p.panel.ids, b.shares) if n}
+def _inputs(p, settings, previous, notebook, accepted):
     return dict(strategy=p.strategy.name, config=strategy_config(p.strategy), dataset=p.snapshot.id,
         dataset_name=p.snapshot.name, notes=list(p.snapshot.notes),
-        code=code_hash(notebook, p.strategy.components), as_of=str(p.as_of), book=dict(shares=held, cash=b.cash, source=p.source),
-        forced=bool(p.forced), previous_id=previous and previous.id, currency=settings.currency)
+        code=code_hash(notebook, p.strategy.components), as_of=str(p.as_of), book=p.account.record(p.panel) | dict(source=p.source),
+        forced=bool(p.forced), previous_id=previous and previous.id, compared_with=p.earlier and p.earlier.id, accepted=accepted,
+        currency=settings.currency)
 
 def _identity(id, inputs, previous):
     from quantetf import __version__
@@ -93,6 +94,32 @@ def _outputs(packet):
     diff = dict(previous=packet['previous'], rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
 
+def _made(p, inputs, previous):
+    "The packet of a proposal, and its files"
+    p,checks = examine(p)
+    checks = accept_checks(checks, inputs['accepted'])
+    packet = make_packet(p, checks, _identity(run_id('production', inputs), inputs, previous), p.before)
+    return packet,_outputs(packet)
+
+def _past(previous, settings):
+    "The packet before, and its data if they are still there"
+    if previous is None: return None,None
+    packet = json.loads(previous.read('recommendations.json'))
+    try: return packet,open_snapshot(previous.manifest['inputs']['dataset'], settings)
+    except (DataError, IntegrityError): return packet,None # The check on restated history says so
+
+def read_reasons(
+    text:str|None, # 'check=reason; check=reason', or nothing
+)->dict:
+    "What a person accepts, and why"
+    out = {}
+    for part in filter(None, (o.strip() for o in re.split(r';(?=[ \w]+=)', text or ''))): # A reason may have semicolons of its own
+        name,equals,why = (o.strip() for o in part.partition('='))
+        if not equals: raise ParameterError(f'accept: {part!r} has no reason; write check=reason, several of them separated by semicolons')
+        if name in out: raise ParameterError(f'accept: {name} is given twice')
+        out[name.replace(' ', '_')] = why
+    return out
+
 def _capital(capital, holdings, settings):
     if capital is None: return settings.capital
     if holdings is not None: raise ParameterError('give holdings or capital, not both; cash is a line of the holdings')
@@ -103,9 +130,10 @@ def produce(
     as_of,                   # Session to decide on, 'YYYY-MM-DD'
     strategy:str|None=None,  # Name of a file in configs/strategies
     dataset:str|None=None,   # Name of a dataset, or id of a snapshot
-    holdings:str|None=None,  # CSV of ticker, shares and cash; relative to the project's folder
+    holdings:str|None=None,  # CSV or JSON, see the notebook on holdings; relative to the project's folder
     capital:float|None=None, # Cash to start from, where no holdings are given
     force:bool=False,        # Decide even though no rebalance is due
+    accept:str|dict|None=None, # Checks that block, and why a person accepts that: 'freshness=halted at noon; prices=...'
     settings:Settings|None=None, # Those of the project if not given
     now=None,                # Timestamp in UTC; the clock if not given
 )->Packet:
@@ -115,9 +143,11 @@ def produce(
     p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
-    before = json.loads(previous.read('recommendations.json')) if previous else None
-    inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb')
-    packet = make_packet(p, run_checks(p), _identity(run_id('production', inputs), inputs, previous), before)
+    before,earlier = _past(previous, settings)
+    p = replace(p, before=before, earlier=earlier)
+    word = accept if isinstance(accept, dict) else read_reasons(accept)
+    inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb', word)
+    packet,outputs = _made(p, inputs, previous)
     records = {'environment.json':_json(environment(settings))}
-    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, _outputs(packet), records, settings, packet['status'])
+    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
     return Packet(run, packet)
