@@ -15,6 +15,7 @@ from ..core import ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel
 from .feasibility import Feasibility, feasibility
+from .ledger import outcome_of, record_trial
 from .feasibility_page import feasibility_page, feasibility_title
 from ..production.packet import plain, strategy_words
 from ..runs import Run, code_hash, environment, publish_run, run_id
@@ -69,6 +70,7 @@ def _priced(found, count, most=1.):
 def study_data(
     found:Feasibility,
     snapshot,      # `Snapshot` it rests on
+    audited,       # Check of the audit
     identity:dict, # run_id, hashes, versions, currency
     draws:int, seed:int, # As given to `feasibility`
 )->dict:           # JSON types only
@@ -83,7 +85,7 @@ def study_data(
     trading = dict(turnover=dict(strategy=plain(_turnover(found)/c.years), random=plain(found.random.turnover.mean()/c.years)),
         paid=dict(strategy=plain(r.account.costs.sum(), 2), random=plain(found.random.costs.mean(), 2)),
         places=dict(least=int(held.min()), most=int(held.max())))
-    checks = [*_checks(r), _audited(r, snapshot)[0], _matched(found), _priced(found, count)]
+    checks = [*_checks(r), audited, _matched(found), _priced(found, count)]
     setting = _setting(r, snapshot) | dict(schema='quantetf.feasibility/1', rebalances=len(c.rows))
     return setting | identity | strategy_words(r.strategy) | figures | skill | trading | _rungs(found) | dict(
         checks=checks, notes=[*r.notes, *found.notes], config=strategy_config(r.strategy))
@@ -147,12 +149,14 @@ def run_feasibility(
     capital = positive(settings.capital if capital is None else capital)
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
     found = feasibility(s, load_panel(snapshot), start, end, capital, **counts)
+    audited = _audited(found.result, snapshot)[0] # Before it counts: what looks ahead has no returns
+    record_trial(outcome_of(found.result), snapshot.version, settings)
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
         notes=list(snapshot.notes), capital=capital, currency=settings.currency, **counts,
         code=code_hash(settings.root/'nbs'/'feasibility.ipynb', s.components))
     hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
     identity = dict(run_id=run_id('feasibility', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = study_data(found, snapshot, identity, draws, seed)
+    data = study_data(found, snapshot, audited, identity, draws, seed)
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
     run = publish_run('feasibility', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(found, data), records, settings)
     return FeasibilityRun(run, data, found)
