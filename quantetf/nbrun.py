@@ -16,7 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from .core import ConfigError, ParameterError, QuantETFError, did_you_mean, find_settings, parse_yaml
-from .logs import Log, append_log, redacted
+from .logs import redacted
 
 # %% auto #0
 __all__ = ['SCHEME', 'run_kind', 'complete', 'declared', 'iso_date', 'checked', 'BlockedRun', 'Finished', 'finish',
@@ -239,9 +239,8 @@ def _tell(nb, news, ending):
     "Alert people to what came of a production run"
     settings = find_settings()
     if not settings.alerts or nb.metadata.get('quantetf', {}).get('run')!='production': return
-    from quantetf.production.alerts import failure_message, run_message, send
+    from quantetf.production.alerts import failure_message, run_message, tell
     from quantetf.runs import open_run
-    log = Log(settings)
     try:
         if 'id' in news and 'places' in news:
             run = open_run(news['places']['packet'])
@@ -251,10 +250,7 @@ def _tell(nb, news, ending):
             why = getattr(ending, 'message', f'{type(ending).__name__}: {ending}')
             message = failure_message('production', redacted(str(why), settings))
     except QuantETFError as e: message = failure_message('production', redacted(str(e), settings))
-    for o in send(message, settings):
-        log('alert', 'info' if o.ok else 'warning', title=message.title, to=o.to, sent=o.ok, why=o.why)
-        if not o.ok: print(f'no alert to {o.to}: {o.why}', file=sys.stderr)
-    append_log(log, settings)
+    tell(message, settings)
 
 # %% ../nbs/modules/60_nbrun.ipynb #8c3f63eb
 _KERNEL = ['--ext=quantetf.nbrun', '--log-level=CRITICAL'] # Or it remarks on its transport, and on being stopped

@@ -17,7 +17,7 @@ from .strategy import Strategy, load_strategy, make_strategy, part_of, strategy_
 from .universe import Union
 
 # %% auto #0
-__all__ = ['Netted', 'ByWeight', 'AccountStrategy', 'make_account', 'strategy_of', 'load_account']
+__all__ = ['Netted', 'ByWeight', 'AccountStrategy', 'make_account', 'strategy_of', 'load_account', 'load_named']
 
 # %% ../nbs/modules/28_sleeves.ipynb #dee05d23
 @dataclass(frozen=True)
@@ -140,3 +140,11 @@ def load_account(
     config = read_yaml(folder/f'{name}.yaml')
     if 'strategies' in config: raise ConfigError(f'{name}.yaml: unknown section \'strategies\'; the strategies are files of their own')
     return make_account(config, name, {k:load_strategy(k, settings) for k in _parts(config, f'{name}.yaml')}, f'{name}.yaml')
+
+def load_named(
+    name:str,          # Of a strategy, or of an account
+    settings:Settings,
+)->Strategy:
+    "The strategy, or else the account, of a name"
+    there = (settings.configs/'accounts'/f'{name}.yaml').is_file() and not (settings.configs/'strategies'/f'{name}.yaml').is_file()
+    return load_account(name, settings) if there else load_strategy(name, settings)

@@ -11,6 +11,7 @@ from quantetf.core import ConfigError, ParameterError, find_settings
 from quantetf.data.snapshot import open_snapshot
 from quantetf.production.proposal import propose
 from quantetf.production.runtime import produce
+from quantetf.production.status import due_of, status
 from quantetf.production.verify import verify
 from quantetf.sleeves import load_account, strategy_of
 from quantetf.strategy import load_strategy
@@ -98,3 +99,10 @@ def test_what_cannot_be_an_account(settings, tmp_path):
     with pytest.raises(ConfigError, match='an account and a strategy'): load_account('one', mine)
     with pytest.raises(ConfigError, match='no account'): load_account('../strategies/one', mine)
     with pytest.raises(ParameterError, match='not both'): produce('2024-06-28', 'demo_momentum', account='demo_family', settings=settings)
+
+
+def test_an_account_is_due_like_a_strategy(settings):
+    produce('2024-07-31', account='demo_family', settings=settings)
+    due = due_of('demo_family', settings, '2024-08-05')
+    assert (str(due.last), due.done, str(due.next))==('2024-07-31', True, '2024-08-30')
+    assert status('demo_family', settings).due.strategy=='demo_family'

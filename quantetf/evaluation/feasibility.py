@@ -355,6 +355,12 @@ class Ladder:
     @property
     def error(self): return self.annual.std(axis=1, ddof=1)/np.sqrt(self.annual.shape[1]) # (K,) standard error of `mean`
 
+def _shown(rungs):
+    import sys
+
+    from tqdm import tqdm
+    return tqdm(rungs, desc='ladder', unit='rung', disable=not (sys.stderr.isatty() or 'ipykernel' in sys.modules))
+
 def ladder(
     choice:Choice,
     draws:int=200,  # Forecasters on each rung
@@ -365,7 +371,7 @@ def ladder(
     if why := _why_no_ladder(choice.result.strategy.portfolio): raise ParameterError(f'no ladder for {choice.result.strategy.name}: {why}')
     phi,rng = persistence_of(choice, seed=seed),np.random.default_rng([seed, 1])
     mixed = [planted(choice.returns, choice.can, rng, phi) for _ in range(draws)]
-    each = [_by_rule(choice, o.scores(ic)) for ic in rungs for o in mixed]
+    each = [_by_rule(choice, o.scores(ic)) for ic in _shown(rungs) for o in mixed]
     m,N = max((w>0).sum(axis=1).max() for w in each),choice.can.shape[1]
     picks,weights = (np.stack(o, axis=1) for o in zip(*(_packed(w, m) for w in each)))
     a = _walked(choice, *aligned(picks, weights, N))

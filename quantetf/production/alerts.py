@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from ..core import Settings
-from ..logs import redacted
+from ..logs import Log, append_log, redacted
 from ..runs import Run
 
 # %% auto #0
-__all__ = ['Message', 'report_link', 'run_message', 'failure_message', 'Sent', 'send']
+__all__ = ['Message', 'report_link', 'run_message', 'failure_message', 'Sent', 'send', 'tell']
 
 # %% ../../nbs/modules/57_alerts.ipynb #49aa9940
 class Message(NamedTuple):
@@ -94,3 +95,12 @@ def send(
         why = _send(target, message)
         out.append(Sent(_place(target), not why, redacted(' '.join(why.split())[:300], settings)))
     return out
+
+# %% ../../nbs/modules/57_alerts.ipynb #a7738529
+def tell(message:Message, settings:Settings):
+    "Send a message, and put what came of it into the log and, where it failed, on the terminal"
+    log = Log(settings)
+    for o in send(message, settings):
+        log('alert', 'info' if o.ok else 'warning', title=message.title, to=o.to, sent=o.ok, why=o.why)
+        if not o.ok: print(f'no alert to {o.to}: {o.why}', file=sys.stderr)
+    if log.entries: append_log(log, settings)

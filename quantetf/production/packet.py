@@ -181,10 +181,11 @@ def universe(p)->dict:
 
 # %% ../../nbs/modules/53_packet.ipynb #e87185ce
 def described(component)->str: # Such as 'momentum, lookback 252, skip 21'
-    "A component in a few words: its kind and its plain parameters"
+    "A component in a few words: its kind and its plain parameters; words at their default go without saying, but for names of features"
     from dataclasses import fields
     kind = getattr(type(component), '_kind', type(component).__name__).replace('_', ' ')
-    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component)]
+    usual = [f for f in fields(component) if isinstance(f.default, str) and f.name!='feature' and getattr(component, f.name)==f.default]
+    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component) if f not in usual]
     said = [k if v is True else f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and v is not False]
     return ', '.join([kind] + said)
 

@@ -16,7 +16,7 @@ from fastcore.basics import patch
 
 from ..core import DataError, ParameterError, QuantETFError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
-from ..logs import Log, append_log
+from ..logs import Log
 from .attribution import Then, attribute
 from .checks import accept as accept_checks
 from .checks import examine
@@ -183,5 +183,4 @@ def produce(
     log('made', _LEVELS.get(packet['status'], 'info'), status=packet['status'], trades=packet['totals']['trades'], id=packet['run_id'][:12])
     records = {'environment.json':_json(environment(settings)), 'log.jsonl':log.text}
     run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
-    append_log(log, settings)
     return Packet(run, packet)
