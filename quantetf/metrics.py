@@ -17,8 +17,8 @@ from .core import DataError, ParameterError
 __all__ = ['returns_of', 'time_weighted_returns', 'money_weighted_return', 'total_return', 'annual_return', 'annual_volatility',
            'downside_risk', 'sharpe', 'sortino', 'cash_returns', 'drawdown', 'max_drawdown', 'calmar', 'drawdowns',
            'calendar_returns', 'month_figures', 'value_at_risk', 'expected_shortfall', 'skew', 'kurtosis', 'beta',
-           'alpha', 'correlation', 'tracking_error', 'information_ratio', 'stationary_indices', 'Interval',
-           'bootstrap_interval', 'intervals', 'summary']
+           'alpha', 'correlation', 'tracking_error', 'information_ratio', 'stationary_indices', 'block_length',
+           'Interval', 'bootstrap_draws', 'bootstrap_interval', 'intervals', 'summary']
 
 # %% ../nbs/modules/30_metrics.ipynb #477ca9cf
 def returns_of(
@@ -308,6 +308,32 @@ def stationary_indices(
     begin = np.maximum.accumulate(np.where(new, np.arange(n), 0))
     return (rng.integers(n, size=n)[begin] + np.arange(n) - begin) % n
 
+# %% ../nbs/modules/30_metrics.ipynb #e0d96e0e
+def _block_length(x):
+    "As the paper has it, for one series"
+    n = len(x)
+    e = x-x.mean()
+    near = max(5, int(np.log10(n)))
+    most = min(int(np.ceil(n**.5))+near, n-2)
+    cov = np.array([e[k:]@e[:n-k] for k in range(most+1)])/n
+    scale = np.array([((e[k+1:]@e[k+1:])*(e[:n-k-1]@e[:n-k-1]))**.5 for k in range(most+1)])/n
+    small = np.abs(cov)/scale<2*(np.log10(n)/n)**.5
+    calm = [k for k in range(most-near) if small[k:k+near].all()]
+    M = min(2*max(calm[0], 1), most) if calm else most
+    k = np.arange(1, M+1)
+    w = np.minimum(1, 2*(1-k/M))*cov[1:M+1]
+    b = abs(2*(k*w).sum()/(cov[0]+2*w.sum()))**(2/3)*n**(1/3)
+    return float(np.clip(b, 1, np.ceil(min(3*n**.5, n/3))))
+
+def block_length(
+    returns, # (n,) fractions, 30 at least
+)->float:    # Periods
+    "Mean length of a block of the stationary bootstrap that suits returns and their squares"
+    r = _valid(returns)
+    if len(r)<30: raise DataError(f'{len(r)} returns are too few to choose the length of a block; give 30, or `mean_block`')
+    if not r.std()>1e-12: return 1.
+    return max(_block_length(r), _block_length((r-r.mean())**2))
+
 # %% ../nbs/modules/30_metrics.ipynb #edf7de6c
 class Interval(NamedTuple):
     "Where a figure lies in most resamples"
@@ -315,22 +341,32 @@ class Interval(NamedTuple):
     high:float
     above_zero:float # Share of resamples in which the figure is above zero
 
+def bootstrap_draws(
+    figures,             # Function of the resampled series that returns k numbers
+    *series,             # (n,) each, resampled together
+    mean_block:float|None=None, # Periods; by `block_length` of the first series if not given
+    draws:int=1000,
+    seed:int=0,
+)->np.ndarray:           # (draws, k)
+    "Figures of many histories like the one that was, by the stationary bootstrap"
+    series,rng = [np.asarray(o, float) for o in series],np.random.default_rng(seed)
+    block = block_length(series[0]) if mean_block is None else mean_block
+    n = len(series[0])
+    return np.array([figures(*(o[rows] for o in series)) for rows in (stationary_indices(n, block, rng) for _ in range(draws))])
+
+def _interval(found, level):
+    if not np.isfinite(found).all(): return Interval(np.nan, np.nan, np.nan) # Undefined in some of them
+    low,high = np.quantile(found, [(1-level)/2, (1+level)/2])
+    return Interval(float(low), float(high), float(np.mean(found>0)))
+
 def bootstrap_interval(
     figure,              # Function of the resampled series that returns a number
     *series,             # (n,) each, resampled together
     level:float=.9,      # Share of resamples between `low` and `high`
-    mean_block:float=21, # Periods
-    draws:int=1000,
-    seed:int=0,
+    **how,               # As in `bootstrap_draws`
 )->Interval:
     "Percentile interval of a figure by the stationary bootstrap"
-    series,rng = [np.asarray(o, float) for o in series],np.random.default_rng(seed)
-    found = []
-    for _ in range(draws):
-        rows = stationary_indices(len(series[0]), mean_block, rng)
-        found.append(figure(*(o[rows] for o in series)))
-    low,high = np.quantile(found, [(1-level)/2, (1+level)/2])
-    return Interval(float(low), float(high), float(np.mean(np.array(found)>0)))
+    return _interval(bootstrap_draws(figure, *series, **how), level)
 
 # %% ../nbs/modules/30_metrics.ipynb #c0b1e635
 def intervals(
@@ -339,17 +375,21 @@ def intervals(
     risk_free=None,     # (T - 1,) return of cash per period; none means 0
     *,
     periods_per_year:int, # Of the levels: 252 for sessions
-    **how,              # As in `bootstrap_interval`
+    level:float=.9,     # Share of resamples between `low` and `high`
+    **how,              # As in `bootstrap_draws`
 )->dict:                # Name of the figure -> `Interval`
     "Bootstrap intervals of the headline figures"
     r,p = returns_of(nav),periods_per_year
     f = np.broadcast_to(0. if risk_free is None else risk_free, r.shape)
+    if benchmark_nav is not None: _aligned(nav, benchmark_nav, 'intervals')
+    b = r if benchmark_nav is None else returns_of(benchmark_nav)
     def yearly(x): return np.exp(np.log1p(x).mean()*p) - 1
-    out = dict(annual_return=bootstrap_interval(yearly, r, **how), sharpe=bootstrap_interval(lambda x: sharpe(x, p), r-f, **how))
-    if benchmark_nav is None: return out
-    _aligned(nav, benchmark_nav, 'intervals')
-    b = returns_of(benchmark_nav)
-    return out | dict(annual_return_difference=bootstrap_interval(lambda x,y: yearly(x)-yearly(y), r, b, **how))
+    def deepest(x):
+        v = np.cumprod(1+x)
+        return (v/np.maximum(np.maximum.accumulate(v), 1)).min() - 1
+    def all_of(x, e, y): return yearly(x), x.std(ddof=1)*p**.5, sharpe(e, p), deepest(x), yearly(x)-yearly(y)
+    names = ['annual_return', 'annual_volatility', 'sharpe', 'max_drawdown'] + ['annual_return_difference']*(benchmark_nav is not None)
+    return {k:_interval(o, level) for k,o in zip(names, bootstrap_draws(all_of, r, r-f, b, **how).T)}
 
 # %% ../nbs/modules/30_metrics.ipynb #05ef857c
 def _figures(nav, risk_free, p, exchange):

@@ -49,12 +49,13 @@ __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CU
            'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows', 'more_trading', 'falls',
            'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total', 'middle_together',
            'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view', 'figure', 'range_line',
-           'leading', 'headline', 'figure_rows', 'weighted_rows', 'relative_rows', 'backtest_facts',
-           'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends', 'backtest_parts',
-           'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group', 'rule_groups',
-           'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips', 'basis_cell',
-           'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups', 'quality_facts',
-           'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
+           'leading', 'headline', 'figure_rows', 'sheet_rows', 'weighted_rows', 'relative_rows', 'sharpe_strip',
+           'ratio_rows', 'holdout_rows', 'evidence_view', 'zero_bars', 'signal_view', 'moving_plots', 'moving_plot',
+           'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends',
+           'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group',
+           'rule_groups', 'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips',
+           'basis_cell', 'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups',
+           'quality_facts', 'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -645,6 +646,10 @@ def more_trading(data:dict)->list[tuple[str, str]]:
     g,c = data.get('gross'),data.get('cash_use')
     rows = [('Gross return, % a year', g['annual_return'], 1), ('Gross total return, %', g['total_return'], 1)] if g else []
     rows += [('Cash, mean weight, %', c['average_weight'], 1), ('Cash drag, points a year', c['drag_annual'], 2)] if c else []
+    if e := (data.get('tearsheet') or {}).get('exposure'):
+        rows += [('Invested, mean, %', e['invested'], 1), ('Largest weight of a fund, %', e['largest'], 1)]
+        rows = [(label, hundred(x, decimals)) for label,x,decimals in rows]
+        return rows + [('Funds held, mean', number(e['positions'], 1)), ('As many of equal weight', number(e['positions_effective'], 1))]
     return [(label, hundred(x, decimals)) for label,x,decimals in rows]
 
 # %% ../nbs/modules/50_report.ipynb #8bf82815
@@ -772,7 +777,12 @@ LABELS = dict(  # Label, factor and decimals of the figures of quantetf.metrics
     expected_shortfall_95=('Expected shortfall, 95 %, a session, %', 100, 2), skew=('Skew of daily returns', 1, 2),
     kurtosis=('Kurtosis of daily returns (normal: 3)', 1, 1), annual_return_difference=('Difference of return, pp a year', 100, 1),
     beta=('Beta', 1, 2), alpha=('Alpha, % a year', 100, 1), correlation=('Correlation', 1, 2), months_ahead=('Months ahead, %', 100, 0),
-    tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2))
+    tracking_error=('Tracking error, % a year', 100, 1), information_ratio=('Information ratio', 1, 2),
+    ulcer_index=('Ulcer index, %', 100, 1), time_under_water=('Closes below an earlier one, %', 100, 0),
+    longest_under_water=('Longest time below a high, sessions', 1, 0), up_capture=('Capture of its gaining months, %', 100, 0),
+    down_capture=('Capture of its losing months, %', 100, 0), periods_up=('Holding periods with a gain, %', 100, 0),
+    periods_ahead=('Holding periods ahead, %', 100, 0), years_up=('Whole years with a gain, %', 100, 0),
+    years_ahead=('Whole years ahead, %', 100, 0))
 HEADLINE = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown'
 
 def figure(key:str, x, sign:bool=False)->tuple[str, str]:
@@ -811,7 +821,14 @@ def figure_rows(data:dict)->list[tuple[str, str, str|None]]:
     "(label, strategy, benchmark) of the figures that do not lead"
     m,b = data['metrics']['strategy'],data['metrics'].get('benchmark')
     rest = [(*figure(k, v), figure(k, b.get(k))[1] if b else None) for k,v in m.items() if k not in HEADLINE]
-    return weighted_rows(data) + rest
+    return weighted_rows(data) + rest + sheet_rows(data)
+
+def sheet_rows(data:dict)->list[tuple[str, str, str|None]]:
+    "Those of the tear sheet; none without one"
+    if not (t := data.get('tearsheet')): return []
+    its = t['figures']['benchmark']
+    both = [(*figure(k, v), figure(k, its.get(k))[1] if its else None) for k,v in t['figures']['strategy'].items()]
+    return both + [(*figure(k, t['hit_rates'][k]), '') for k in ('periods_up', 'years_up')]
 
 def weighted_rows(data:dict)->list[tuple[str, str, str]]:
     "The two rates of return of a book with payments; none without them"
@@ -822,7 +839,105 @@ def weighted_rows(data:dict)->list[tuple[str, str, str]]:
 
 def relative_rows(data:dict)->list[tuple[str, str]]:
     "(label, value) of the figures against the benchmark"
-    return [figure(k, v) for k,v in (data['metrics'].get('relative') or {}).items() if k!='annual_return_difference']
+    rows = [figure(k, v) for k,v in (data['metrics'].get('relative') or {}).items() if k!='annual_return_difference']
+    t = data.get('tearsheet')
+    if not rows or not t: return rows
+    return rows + [figure(k, v) for k,v in t['figures']['relative'].items()] + [
+        figure(k, t['hit_rates'][k]) for k in ('periods_ahead', 'years_ahead')]
+
+# %% ../nbs/modules/50_report.ipynb #2581f12d
+def sharpe_strip(data:dict)->dict|None:
+    "Sharpe ratios of all trials, the best expected of luck, and this one with its range; None for a single trial"
+    e,mine,r = data['evidence'],known(data['metrics']['strategy']['sharpe']),(data.get('intervals') or {}).get('sharpe')
+    if len(e['sharpes'])<2 or mine is None: return None
+    luck,sure = e['over'][0]['luck_annual'],[known(r['low']), known(r['high'])] if r else [None, None]
+    v = [o for o in (*e['sharpes'], mine, 0., *(luck or ()), *sure) if o is not None]
+    pad = .05*(max(v)-min(v)) or .1
+    scale = Scale(min(v)-pad, max(v)+pad, down=False)
+    def place(values): return [at_percent(scale, o) for o in values]
+    def row(label, text, dots=(), ends=(None, None), kind='bbench'):
+        return dict(label=label, text=text, dots=place(dots), kind=kind) | between(*place(ends))
+    rows = [row(count(len(e['sharpes']), 'trial'), f"median {number(float(np.median(e['sharpes'])), 2)}", e['sharpes'])]
+    if luck: rows.append(row('Best by luck', f'{number(luck[0], 2)} to {number(luck[1], 2)}', (), luck, 'bo'))
+    rows.append(row('This one', number(mine, 2), [mine], sure, 'bb'))
+    return dict(rows=rows, zero=at_percent(scale, 0.), ticks=[(at_percent(scale, t), f'{t:g}') for t in ticks(scale.lo, scale.hi, 5)],
+        label='Sharpe ratios a year: ' + ', '.join(f"{o['label']} {o['text']}" for o in rows))
+
+def ratio_rows(over:list)->list[tuple]:
+    "(label, a text for each column) of the ratios over cash and over the benchmark"
+    def pair(x, f): return DASH if x is None else f(*x)
+    def years(o): return DASH if o['track_record_years'] is None else number(o['track_record_years'], 1)
+    return [('Sharpe ratio of the excess', [number(o['sharpe_annual'], 2) for o in over]),
+        ('Confidence that it is above zero', [say.confidence(o['probabilistic']) for o in over]),
+        ('Best expected by luck of choice', [pair(o['luck_annual'], lambda a,b: f'{number(a, 2)} to {number(b, 2)}') for o in over]),
+        ('Confidence that it is above that, at most', [pair(o['deflated'], say.band) for o in over]),
+        (f'Years until 95{NBSP}% for above zero', [years(o) for o in over])]
+
+# %% ../nbs/modules/50_report.ipynb #457ba363
+def holdout_rows(data:dict)->list[tuple]:
+    "(label, figures before the reserve, figures within it)"
+    h,b = data['evidence']['holdout'],data['benchmark']
+    if not h or not h['within']: return []
+    def both(key, f): return [DASH if p is None else f(p.get(key)) for p in (h['before'], h['within'])]
+    rows = [('Sessions', both('sessions', number)), ('Return, % a year', both('annual_return', lambda x: hundred(x, 1))),
+        ('Sharpe ratio', both('sharpe', lambda x: number(x, 2)))]
+    if b: rows[2:2] = [(f'{b}, % a year', both('benchmark_return', lambda x: hundred(x, 1)))]
+    return rows + ([(f'{b}, Sharpe ratio', both('benchmark_sharpe', lambda x: number(x, 2)))] if b else [])
+
+def evidence_view(data:dict)->dict|None:
+    "What the trials mean for this one; None where nothing was counted"
+    e = data.get('evidence')
+    if not e: return None
+    return dict(strip=sharpe_strip(data), names=[o['name'] for o in e['over']], rows=ratio_rows(e['over']), notes=say.evidence_notes(e),
+        holdout=say.holdout_note(e['holdout']) if e['holdout'] else '', parts=holdout_rows(data))
+
+# %% ../nbs/modules/50_report.ipynb #04010a13
+def zero_bars(rows:list)->dict: # `rows`: (label, value, text)
+    "Bars on both sides of zero, on one scale"
+    v = [x for _,x,_ in rows if known(x) is not None] + [0.]
+    pad = .06*(max(v)-min(v)) or .01
+    scale = Scale(min(v)-pad, max(v)+pad, down=False)
+    def bar(label, x, text):
+        kind = 'bb' if (known(x) or 0)>=0 else 'bo'
+        return dict(label=label, text=text, kind=kind) | between(at_percent(scale, 0.), at_percent(scale, x))
+    said = ', '.join(f'{label} {text}' for label,_,text in rows)
+    return dict(rows=[bar(*o) for o in rows], zero=at_percent(scale, 0.), label=said)
+
+def signal_view(data:dict)->dict|None:
+    "The analysis of the scores; None without one"
+    s = data.get('signal')
+    if not s: return None
+    last = len(s['quantiles'])
+    def part(k): return f'{k}, lowest' if k==1 else f'{k}, highest' if k==last else str(k)
+    def with_t(text, o): return f"{text}{NBSP}({number(o['t'], 1)})"
+    decay = [(f"{o['sessions']} sessions", o['mean'], with_t(number(o['mean'], 3, sign=True), o)) for o in s['decay']]
+    parts = [(part(o['part']), o['ahead'], with_t(hundred(o['ahead'], 2, sign=True), o)) for o in s['quantiles']]
+    note = (f"{number(s['funds'], 1)} funds with a score on average; {percent(s['turnover'], 0)} of the highest part are new at each "
+        f"decision; rank autocorrelation {number(s['autocorrelation'], 2)}.")
+    return dict(decay=zero_bars(decay), parts=zero_bars(parts), holding=s['holding'], note=note)
+
+# %% ../nbs/modules/50_report.ipynb #350cf410
+def moving_plots(data:dict)->list[tuple[str, dict]]:
+    "(title, plot) of the figures that move; none where no window is full"
+    m = (data.get('tearsheet') or {}).get('rolling')
+    if not m or not any(known(v) is not None for v in m['sharpe']): return []
+    what = dict(annual_volatility=('Volatility, % a year', 100), sharpe=('Sharpe ratio', 1), beta=('Beta', 1))
+    made = [moving_plot(m, k, *o) for k,o in what.items() if k in m]
+    return [o for o in made if o]
+
+def moving_plot(m:dict, key:str, title:str, factor:int)->tuple[str, dict]|None:
+    "One of them: the strategy, and the benchmark where it has one"
+    two = [factor*levels(m[k]) for k in (key, f'benchmark_{key}') if k in m]
+    v = np.concatenate(two)
+    if np.isnan(v).all(): return None
+    low,high = min(np.nanmin(v), 0. if key!='beta' else np.inf),max(np.nanmax(v), 0.)
+    pad = .06*(high-low) or .1
+    scale,x = Scale(low-pad*(low<0 or key=='beta'), high+pad),time_scale(m['dates'])(days(m['dates']))
+    said = f'{title} over the last 252 sessions, from {number(np.nanmin(two[0]), 2)} to {number(np.nanmax(two[0]), 2)}'
+    one = 1. if key=='beta' else 0.
+    return title,plot(said, 150, [(k, line(x, scale(o))) for k,o in list(zip(('ls thin', 'lb'), two))[::-1]], x=year_marks(m['dates'], 6),
+        y=[(float(scale(t)), f'{t:g}'.replace('-', say.MINUS)) for t in ticks(scale.lo, scale.hi, 4)],
+        zero=float(scale(one)) if scale.lo<=one<=scale.hi else None)
 
 # %% ../nbs/modules/50_report.ipynb #fdc4633f
 def backtest_facts(data:dict)->list[tuple[str, str, str]]:
@@ -858,6 +973,14 @@ MORE_TERMS = dict(
     contribution=[('Contribution', 'what a fund brought: change of its price while held, dividends, less the costs of trading it.')],
     gross=[('Gross return', 'return before the costs of each session.')],
     cash_use=[('Cash drag', 'average over sessions of the weight of cash × (return of the invested part − return of cash), per year.')],
+    tearsheet=[('Ulcer index', 'root mean square of the drawdowns.'),
+        ('Capture', 'geometric mean return in the benchmark’s gaining, or losing, months over its own.'),
+        ('Holding period', 'from one fill of a decision to the next.')],
+    signal=[('Information coefficient', 'rank correlation of scores with the returns that followed, from fill to fill, mean over '
+        'decisions; in brackets its t-statistic (Newey and West).')],
+    evidence=[('Trial', 'a strategy on a dataset over a span, run here; the same three again are the same trial.'),
+        ('Best by luck', 'Sharpe ratio expected of the best among trials without skill that vary as these do (Bailey and López de Prado, '
+            '2014). What all trials share, such as being paid for the risk of the market, is not luck of choice.')],
     flows=[('Time-weighted return', 'of one unit of money that stayed in from beginning to end.'),
         ('Money-weighted return', 'the yearly rate at which the capital and all payments, in and out, grow to the final value.')])
 
@@ -891,7 +1014,8 @@ def backtest_findings(data:dict, parts:dict)->dict:
         weights=say.weights_finding(parts['strips']['held'] if parts['strips'] else {}), turnover=say.turnover_finding(data),
         drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']),
         gains=say.contribution_finding(data) if parts['gains'] else '', payments=say.flows_finding(data) if flows_of(data) else '',
-        audit=say.audit_finding(data['audit']) if data.get('audit') else '')
+        audit=say.audit_finding(data['audit']) if data.get('audit') else '', evidence=say.evidence_finding(data),
+        signal=say.signal_finding(data.get('signal')))
 
 # %% ../nbs/modules/50_report.ipynb #30a3de0d
 def backtest_page(
@@ -905,7 +1029,8 @@ def backtest_page(
         lead=say.backtest_lead(data), badges=backtest_badges(data), facts=backtest_facts(data), warnings=backtest_warnings(data),
         findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
-        payments=flows_of(data), audited=audit_view(data), definitions=backtest_terms(data), series=Markup(parts['series'])))
+        payments=flows_of(data), audited=audit_view(data), judged=evidence_view(data), moving=moving_plots(data), scored=signal_view(data),
+        crises=(data.get('tearsheet') or {}).get('crises', []), definitions=backtest_terms(data), series=Markup(parts['series'])))
 
 # %% ../nbs/modules/50_report.ipynb #a9c7986d
 LINES = 60  # Findings of one rule that are shown

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from .calendars import Monthly
-from .core import ConfigError, DataError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
+from .calendars import Monthly, as_date
+from .core import ConfigError, DataError, ParameterError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
 from .portfolio import Signals
 from .store import inside
@@ -168,6 +168,7 @@ class Strategy:
     benchmark:str|Blend|None = None # What to compare with: a ticker, or a blend
     description:str = ''      # In a sentence, for reports
     accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
+    holdout:str|None = None   # First day of a reserve that backtests leave alone unless they are given an end, YYYY-MM-DD
     name:str = 'unnamed'      # Stem of the config file
 
     @property
@@ -235,11 +236,17 @@ def _section(key, value, where):
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
     if key=='accept_mixed': return _names(value, where)
+    if key=='holdout': return _day(value, where)
     if key=='benchmark' and not isinstance(value, str):
         if isinstance(value, dict) and 'weights' in value: return _typed(value, Blend, where)
         raise ConfigError(f'{where}: expected a ticker, or a blend such as {{weights: {{SPY: 0.6, AGG: 0.4}}}}, got {value!r}')
     if not isinstance(value, str): raise ConfigError(f'{where}: expected text, got {value!r}')
     return value
+
+def _day(value, where):
+    "A date as text"
+    try: return str(as_date(value, where))
+    except ParameterError as e: raise ConfigError(str(e)) from None
 
 def _names(value, where):
     "A list of tickers, each once"
@@ -250,7 +257,7 @@ def _names(value, where):
 
 # %% ../nbs/modules/27_strategy.ipynb #e82c1a47
 _NEEDED = 'universe', 'features', 'alpha', 'portfolio'
-_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed'
+_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'holdout'
 
 def make_strategy(
     config:dict,      # Sections as read from YAML

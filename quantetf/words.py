@@ -17,10 +17,11 @@ __all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'RATIOS', 'BAS
            'hold_finding', 'changes_finding', 'cut', 'score_text', 'scores_finding', 'checks_finding', 'basis_finding',
            'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence', 'chosen_note', 'convention_notes',
            'backtest_lead', 'figures_finding', 'growth_finding', 'years_finding', 'weights_finding', 'turnover_finding',
-           'drawdowns_finding', 'holds_finding', 'outermost', 'brought', 'contribution_finding', 'flows_finding',
-           'audit_verdict', 'audit_finding', 'audit_odds', 'changes_of', 'change_counts', 'mixed_funds', 'attention',
-           'quality_title', 'session_words', 'group_words', 'quality_lead', 'mixed_note', 'unknown_note',
-           'restated_note', 'coverage_finding', 'basis_years_finding', 'changes_since_finding']
+           'drawdowns_finding', 'signal_finding', 'confidence', 'band', 'confidence_phrase', 'evidence_finding',
+           'evidence_notes', 'holdout_note', 'holds_finding', 'outermost', 'brought', 'contribution_finding',
+           'flows_finding', 'audit_verdict', 'audit_finding', 'audit_odds', 'changes_of', 'change_counts',
+           'mixed_funds', 'attention', 'quality_title', 'session_words', 'group_words', 'quality_lead', 'mixed_note',
+           'unknown_note', 'restated_note', 'coverage_finding', 'basis_years_finding', 'changes_since_finding']
 
 # %% ../nbs/modules/48_words.ipynb #7fcb2abe
 MINUS,NBSP,DASH = '\u2212','\u00a0','\u2013'
@@ -421,6 +422,76 @@ def drawdowns_finding(
     d = worst[0]
     end = f"made good on {d['recovered']}" if d.get('recovered') else 'not made good by the end'
     return f"At worst {percent(abs(d['depth']))} below its high, from {d['start']} to {d['low']}; {end}."
+
+# %% ../nbs/modules/48_words.ipynb #a0b2b520
+def signal_finding(
+    signal:dict|None, # As from `quantetf.evaluation.signals`
+)->str:
+    "Whether the scores told the funds apart over one holding period"
+    if not signal: return ''
+    d = next(o for o in signal['decay'] if o['sessions']==signal['holding'])
+    if known(d['mean']) is None: return 'No date had five funds with a score and a return.'
+    said = f"Information coefficient {number(d['mean'], 3, sign=True)} over {count(signal['holding'], 'session')}"
+    if known(d['t']) is None: return f'{said}, too few dates to say more.'
+    what = 'not told apart from zero' if abs(d['t'])<2 else 'more than chance' if d['mean']>0 else 'the wrong way round'
+    return f"{said}, {what} (t {number(d['t'], 1)}, {count(d['dates'], 'date')})."
+
+# %% ../nbs/modules/48_words.ipynb #a76d9924
+def confidence(
+    p, # Probability
+)->str:
+    "A probability in percent, never 0 or 100"
+    return f'below 1{NBSP}%' if p<.005 else f'above 99{NBSP}%' if p>=.995 else percent(p, 0)
+
+def band(
+    low, high, # Probabilities
+)->str:
+    "Two probabilities as a range in percent; one of them where they print alike"
+    a,b = map(confidence, (low, high))
+    return a if a==b else f'{a.removesuffix(NBSP+"%")} to {b}'
+
+def confidence_phrase(
+    over:dict, # name, probabilistic, deflated: of the evidence
+)->str:
+    "How sure it is that a record is better than something"
+    what = 'better than cash' if over['name']=='cash' else f"ahead of {over['name']}"
+    d = over.get('deflated')
+    if d is None: return f"{what} with a confidence of {confidence(over['probabilistic'])}"
+    return f"{what}, by more than luck of choice, with a confidence of {band(*d)} at most"
+
+def evidence_finding(data:dict)->str:
+    "Which trial this was, and what that leaves of its ratios"
+    e = data.get('evidence')
+    if not e: return ''
+    first = f"Trial {number(e['number'])} of at least {number(e['recorded'])} on {e['lineage']}"
+    return f"{first}: {'; '.join(map(confidence_phrase, e['over']))}." if e['over'] else f'{first}.'
+
+# %% ../nbs/modules/48_words.ipynb #c6316448
+def evidence_notes(
+    evidence:dict, # As from `quantetf.evaluation.evidence`
+)->list[str]:
+    "What the numbers of trials mean, one sentence each"
+    e,out = evidence,[]
+    if e['over']:
+        o = e['over'][0]
+        n = number(o['effective'], 1)
+        out.append(f"{capital(count(o['trials'], 'trial'))} share these sessions, this one included, as different as {n} independent ones."
+            if o['trials']>1 else 'No other trial on these sessions is known here.')
+        if o['deflated'] is None: out.append('It takes five trials over half of the sessions to say how much Sharpe ratios vary by choice.')
+        need = o['backtest_length_years']
+        if o['trials']>1: out.append(f"The best of {number(o['trials'])} without any skill is expected to show a Sharpe ratio of 1 over "
+            f"{number(need, 1)} years; these are {number(e['record_years'], 1)}.")
+    if p := e['overfitting']:
+        out.append(f"The best of {number(p['strategies'])} in one half of the sessions was below the median in the other in "
+            f"{confidence(p['probability'])} of {number(p['combinations'])} ways to halve them; an empty choice would be in 50{NBSP}%.")
+    return out + ['Trials that were made elsewhere, or in somebody’s head, are not counted: the true confidence is lower.']
+
+def holdout_note(holdout:dict)->str:
+    "Whether the reserve is still one"
+    h = holdout
+    if h['look'] is None and not h['looks']: return f"Sessions from {h['since']} on are held in reserve, and no trial has looked at them."
+    if h['look'] is None: return f"Sessions from {h['since']} on are held in reserve, and {count(h['looks'], 'trial')} looked at them."
+    return f"Sessions from {h['since']} on were held in reserve; this is look {h['look']} of {h['looks']}, and only the first is a test."
 
 # %% ../nbs/modules/48_words.ipynb #c330c8f0
 def holds_finding(data:dict)->str:

@@ -174,12 +174,20 @@ def money_weighted_return(self:BacktestResult)->float: # Fraction per year of 36
     return metrics.money_weighted_return(amounts, days[np.concatenate([[0], there, [len(days)-1]])])
 
 # %% ../../nbs/modules/32_backtest.ipynb #a7b4ecf7
+def _last_day(strategy, days):
+    "Last session of the data, or the one before what the strategy keeps in reserve"
+    if strategy.holdout is None: return days[-1]
+    before = days[days<np.datetime64(strategy.holdout)]
+    if len(before): return before[-1]
+    raise ParameterError(f'{strategy.name} keeps everything from {strategy.holdout} on in reserve, and the data begin on {days[0]}; '
+        'give an end to look at the reserve')
+
 def _span(strategy, panel, start, end):
     "Decision rows, first and last row of the books"
     exchange_days = panel.sessions
     first = exchange_days[0] if start is None else as_date(start, 'start')
-    last = exchange_days[-1] if end is None else as_date(end, 'end')
-    if first>last: raise ParameterError(f'start {first} is after end {last}')
+    last = _last_day(strategy, exchange_days) if end is None else as_date(end, 'end')
+    if first>last: raise ParameterError(f'start {first} is after end {last}' + '; the rest is held in reserve'*(end is None))
     if not exchange_days[0]<=first<=last<=exchange_days[-1]:
         raise ParameterError(f'{first} to {last} is not inside the dataset, {exchange_days[0]} to {exchange_days[-1]}')
     a,b = np.searchsorted(exchange_days, first),np.searchsorted(exchange_days, last, side='right') - 1
@@ -291,7 +299,7 @@ def backtest(
     strategy:Strategy,
     data,               # `Snapshot` or `Panel`
     start=None,         # First session of the books; the first date on which the strategy can decide if not given
-    end=None,           # Last session; that of the data if not given
+    end=None,           # Last session; if not given that of the data, or the one before a reserve (`holdout`)
     capital:float=100_000., # Cash at the start
     flows=None,         # (date, amount) of deposits at the close of a session, withdrawals below zero; see `read_flows`
 )->BacktestResult:

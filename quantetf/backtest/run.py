@@ -13,10 +13,14 @@ import numpy as np
 
 from .audit import audit
 from .engine import BacktestResult, accepted_mixed, backtest, benchmark_weights, mixed_words, read_flows
-from ..core import LookaheadError, ParameterError, Settings, find_settings, positive
+from ..core import DataError, LookaheadError, ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
-from ..metrics import annual_return, intervals, total_return
+from ..evaluation.evidence import evidence
+from ..evaluation.ledger import outcome_of, record_trial, trials
+from ..evaluation.signals import signal_analysis
+from ..evaluation.tearsheet import tear_sheet
+from ..metrics import annual_return, total_return
 from ..production.packet import dataset_words, described, plain, strategy_words
 from ..report import backtest_page
 from ..runs import Run, code_hash, environment, publish_run, run_id
@@ -175,6 +179,31 @@ def _checks(result):
     first = [_hindsight(result), _timing(result), _adjustment(result), _mixed(result)]
     return [*first, *_filled(result), _reached(result), _unpriced(result), _survivors(result), _adds_up(result)]
 
+# %% ../../nbs/modules/55_backtest_run.ipynb #6f9cc455
+def _chosen(found):
+    "Checks on how the strategy was chosen; none where nothing was recorded"
+    if not found: return []
+    years,out = found['record_years'],[]
+    need = found['over'][0]['backtest_length_years'] if found['over'] else 0
+    n = found['over'][0]['trials'] if found['over'] else 1
+    text = f'{n} {"trial" if n==1 else "trials"} on {found["lineage"]} share sessions with this one, {years:.1f} years'
+    out.append(_check('selection', years<need, text, f'{need:.1f} years or more, below which luck alone reaches a Sharpe ratio of 1'))
+    h = found['holdout']
+    if h is None: return out
+    text = f'from {h["since"]} on, {h["looks"]} {"trial" if h["looks"]==1 else "trials"} on {found["lineage"]} looked'
+    if h['look']: text += f'; this is look {h["look"]}'
+    return [*out, _check('holdout', h['look'] is not None, text, 'not looked at here')]
+
+def _signal(result, notes):
+    "What the scores were worth; where that cannot be said, None, and a note that says why"
+    try: return signal_analysis(result).as_dict()
+    except DataError as e: notes.append(f'No analysis of the scores: {e}.')
+
+def _sheet(sheet, snapshot):
+    "What is in the tear sheet and nowhere else; invented prices know no crises"
+    data = sheet.as_dict()
+    return data | dict(crises=[]) if snapshot.synthetic else data
+
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
     "What was simulated"
@@ -191,6 +220,8 @@ def report_data(
     result:BacktestResult,
     snapshot,      # `Snapshot` it ran on
     identity:dict, # run_id, hashes, versions, currency
+    audited:tuple|None=None, # (check, audit as plain data) if it has been made
+    found:dict|None=None,    # As from `evidence`; none where nothing was recorded
 )->dict:           # JSON types only
     "A backtest as plain data, the source of its report"
     levels,notes = result.levels,list(result.notes)
@@ -199,11 +230,12 @@ def report_data(
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
     curves = dict(dates=_days(levels.index.to_numpy()), nav=[plain(o, 4) for o in levels.strategy],
         benchmark_nav=None if bench is None else [plain(o, 4) for o in bench])
-    found = intervals(levels.strategy, bench, result.risk_free, periods_per_year=252)
-    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in found.items()}
-    peeking,audited = _audited(result, snapshot)
+    sheet = tear_sheet(result)
+    ranges = {k:{a:plain(b) for a,b in v._asdict().items()} for k,v in sheet.intervals.items()}
+    peeking,asked = audited or _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
-        checks=[*_checks(result), peeking], config=strategy_config(result.strategy), contribution=_contribution(result), audit=audited)
+        checks=[*_checks(result), peeking, *_chosen(found)], config=strategy_config(result.strategy), contribution=_contribution(result),
+        audit=asked, tearsheet=_sheet(sheet, snapshot), evidence=found, signal=_signal(result, notes))
     return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result) | _returns(result)
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #e9999db3
@@ -256,12 +288,15 @@ def run_backtest(
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
     given = None if flows is None else read_flows(settings.root/flows)
     result = backtest(s, load_panel(snapshot), start, end, capital, given)
+    audited = _audited(result, snapshot) # Before it counts: what looks ahead has no returns
+    trial = record_trial(outcome_of(result), snapshot.version, settings)
+    ledger = trials(snapshot.version.name, settings)
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
-        notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency,
+        notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency, ledger=ledger.state,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
     hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
     identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = report_data(result, snapshot, identity)
+    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
     run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(result, data), records, settings)
     return BacktestRun(run, data, result)
