@@ -15,9 +15,10 @@ from ..words import capital, checks_finding, chosen_note, count, known, listing,
 # %% auto #0
 __all__ = ['NOUNS', 'KINDS', 'SWATCHES', 'SURFACES', 'COLUMNS', 'ROWS', 'COMPARE_TERMS', 'value', 'valued', 'unit', 'around',
            'growth_of', 'curve_keys', 'surface_cell', 'surface_tables', 'padded', 'step_chart', 'value_chart',
-           'sweep_title', 'base_words', 'sweep_lead', 'kept_words', 'surface_words', 'values_words', 'run_rows',
-           'value_of', 'correlation_rows', 'runs_title', 'runs_lead', 'cell_rows', 'cell_heads', 'compare_facts',
-           'compare_basis', 'compare_warnings', 'sweep_parts', 'compare_page', 'growth_words']
+           'sweep_title', 'base_words', 'sweep_lead', 'kept_words', 'surface_words', 'values_words', 'luck_rows',
+           'luck_words', 'run_rows', 'value_of', 'correlation_rows', 'runs_title', 'runs_lead', 'cell_rows',
+           'cell_heads', 'compare_facts', 'compare_basis', 'compare_warnings', 'sweep_parts', 'compare_page',
+           'growth_words']
 
 # %% ../../nbs/modules/51_comparisons.ipynb #3d3cc999
 NOUNS = dict(sharpe='a Sharpe ratio of {}', annual_return='a return of {} % a year', sortino='a Sortino ratio of {}',
@@ -185,6 +186,31 @@ def values_words(data:dict)->str:
     return (f"Medians move most along {data['keys'][path]}: from {value(key, low['median'])} at {low['value']} "
         f"to {value(key, high['median'])} at {high['value']}.")
 
+# %% ../../nbs/modules/51_comparisons.ipynb #d94448ef
+def luck_rows(data:dict)->list[tuple[str, str, str]]:
+    "(label, value, line beneath) of the statistics of selection; none where they cannot be had"
+    o = data.get('luck')
+    if not o or o['problem']: return []
+    def span(v, f): return '–' if v is None else f(v[0]) if f(v[0])==f(v[1]) else f'{f(v[0])} to {f(v[1])}'
+    rows = [('Best Sharpe ratio', value('sharpe', o['sharpe']), 'after choosing'),
+        ('Expected of luck alone', span(o['luck'], lambda x: value('sharpe', x)),
+        f"of {number(o['effective'], 1)} to {o['trials']} trials"),
+        ('Confidence that it is more', span(o['deflated'], lambda x: percent(x, 0)), 'deflated Sharpe ratio')]
+    half = ('Best of one half disappoints', percent(o['overfitting'], 0), 'in the other: at or below the median (PBO)')
+    return rows + [half]*(o['overfitting'] is not None)
+
+def luck_words(data:dict)->str:
+    "How much of the best may be luck"
+    o = data.get('luck')
+    if not o: return ''
+    if o['problem']: return f"Not known: {o['problem']}."
+    if o['deflated'] is None: return f"{capital(count(o['trials'], 'trial'))} are too few to say how much they vary."
+    sure = percent(o['deflated'][0], 0)
+    low = f"{sure} confidence, at least, that the best is better than luck would be expected to make the best of {o['trials']}."
+    if o['overfitting'] is None: return low
+    half = percent(o['overfitting'], 0)
+    return f'{low} Chosen on one half of the history, the best is below the median in the other in {half} of all ways to halve it.'
+
 # %% ../../nbs/modules/51_comparisons.ipynb #4b6b4f89
 COLUMNS = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown', 'calmar'
 
@@ -218,7 +244,8 @@ def runs_lead(data:dict)->str:
 # %% ../../nbs/modules/51_comparisons.ipynb #ead04426
 ROWS = 200 # Cells with a row of their own
 
-COMPARE_TERMS = [('Variant', 'the strategy with other values for some of its keys.'),
+COMPARE_TERMS = [('Luck alone', 'the expected highest Sharpe ratio among as many variants without skill that differ as much as these.'),
+    ('Variant', 'the strategy with other values for some of its keys.'),
     ('One step', 'the next value of one key, all others equal; where values have no order, any other one.'),
     ('Kept', '(mean of the cells one step from the best − median of all) ÷ (best − median of all). From 50 % on we say plateau, '
         'below it spike: a convention, not a test.'),
@@ -275,18 +302,20 @@ def compare_warnings(data:dict)->list[tuple[str, str]]:
 # %% ../../nbs/modules/51_comparisons.ipynb #e8738147
 def sweep_parts(data:dict)->dict:
     "Everything drawn from the cells"
-    parts = dict(surfaces=surface_tables(data), more_surfaces=max(len(data['surfaces'])-SURFACES, 0), steps=step_chart(data),
+    parts = dict(luck_figures=luck_rows(data), surfaces=surface_tables(data), more_surfaces=max(len(data['surfaces'])-SURFACES, 0),
+    steps=step_chart(data),
         values=value_chart(data),
         rows=cell_rows(data), heads=cell_heads(data), more_rows=max(len(data['cells'])-ROWS, 0),
-        findings=dict(surface=surface_words(data), steps=kept_words(data), each=values_words(data),
-            cells='Best first. cells.csv has every figure of every cell.'))
+        findings=dict(surface=surface_words(data), steps=kept_words(data), each=values_words(data), luck=luck_words(data),
+        cells='Best first. cells.csv has every figure of every cell.'))
     return parts | dict(title=sweep_title(data), lead=sweep_lead(data))
 
 def compare_page(
     data:dict, # Schema quantetf.compare/1
 )->str: # HTML, complete in itself
     "The report of a sweep, or of runs side by side"
-    own = sweep_parts(data) if data['cells'] else dict(title=runs_title(data), lead=runs_lead(data), findings={}, surfaces=[], steps=None,
+    own = sweep_parts(data) if data['cells'] else dict(luck_figures=[], title=runs_title(data), lead=runs_lead(data), findings={},
+    surfaces=[], steps=None,
         values=[],
         rows=[], heads=[], more_rows=0, more_surfaces=0)
     c = data['curves']

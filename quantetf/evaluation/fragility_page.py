@@ -10,7 +10,7 @@ import numpy as np
 from ..charts import BOX, Scale, columns, ticks
 from .comparisons import curve_keys, growth_of, padded
 from ..report import BACKTEST_TERMS, at_percent, between, by_gravity, hundred, page, plot, universe_text, yaml_text
-from ..words import checks_finding, chosen_note, count, known, listing, number, percent, points
+from ..words import capital, checks_finding, chosen_note, count, known, listing, number, percent, points, small
 
 # %% auto #0
 __all__ = ['ASKED', 'FRAGILITY_TERMS', 'band_chart', 'offset_plot', 'tranche_chart', 'without_chart', 'flip_rows', 'luck_of',
@@ -105,7 +105,7 @@ def luck_words(data:dict)->str:
     many = [o for o in data['tranching'] if o['accounts']>1 and o['parts']>1]
     if many:
         o = many[0]
-        text += f" In {o['parts']} parts the band is {points(o['annual_return'][2]-o['annual_return'][0])} wide."
+        text += f" In {count(o['parts'], 'part')} the band is {points(o['annual_return'][2]-o['annual_return'][0])} wide."
     return text
 
 def noise_words(data:dict)->str:
@@ -131,7 +131,7 @@ def decision_words(data:dict)->str:
     inside,loose = [o for o in d['funds'] if o['weight']>0],[o for o in d['funds'] if o['weight']>0 and o['held']<.95]
     if not loose: return f"All {count(len(inside), 'fund')} of the decision of {d['as_of']} stay when prices are {number(d['bps'])} bp off."
     words = listing([f"{o['ticker']} ({percent(o['held'], 0)})" for o in loose])
-    which = f"{len(loose)} of {count(len(inside), 'fund')} of the decision of {d['as_of']}"
+    which = f"{capital(small(len(loose)))} of {count(len(inside), 'fund')} of the decision of {d['as_of']}"
     return f"{which} would flip if prices were {number(d['bps'])} bp off: held in {words} of the draws."
 
 # %% ../../nbs/modules/53_fragility_page.ipynb #b7f1a287
