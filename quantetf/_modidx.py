@@ -1503,6 +1503,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'quantetf/evaluation/compare.py'),
                                              'quantetf.evaluation.compare._lines': ( 'modules/compare_run.html#_lines',
                                                                                      'quantetf/evaluation/compare.py'),
+                                             'quantetf.evaluation.compare._luck': ( 'modules/compare_run.html#_luck',
+                                                                                    'quantetf/evaluation/compare.py'),
                                              'quantetf.evaluation.compare._notes': ( 'modules/compare_run.html#_notes',
                                                                                      'quantetf/evaluation/compare.py'),
                                              'quantetf.evaluation.compare._npy': ( 'modules/compare_run.html#_npy',

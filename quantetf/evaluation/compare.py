@@ -120,15 +120,20 @@ def sweep_data(
         curves=dict(dates=days, lines=_lines(result, best, capital), band=_band(result)), checks=_sweep_checks(result, best, snapshot),
         notes=_notes(best), luck=luck_of(result, best), sweep={k:o for k,o in asdict(s).items() if o not in (None, '')}) | identity
 
-def luck_of(result:SweepResult, best)->dict|None: # JSON types; None where there is nothing to say
-    "What the best of so many variants would show without any skill, and how often it disappoints"
-    f,n = 0. if best.risk_free is None else best.risk_free,len(best.returns)
-    x = result.returns[-n:,[not isinstance(o, str) for o in result.outcomes]] - np.reshape(f, (-1, 1))
-    if x.shape[1]<2: return None
-    try: s,o = selection(best.returns-f, x, 252),overfitting_probability(x) if x.shape[1]>=CHOICES else None
-    except (DataError, ParameterError) as e: return dict(problem=str(e))
+def luck_of(result:SweepResult, best)->list[dict]: # JSON types; empty where there was no choice
+    "What the best of so many variants would show without skill, in excess of cash and of the benchmark, and how often it disappoints"
+    f,bench,n = 0. if best.risk_free is None else best.risk_free,best.levels.get('benchmark'),len(best.returns)
+    x = result.returns[-n:,[not isinstance(o, str) for o in result.outcomes]]
+    bars = [('cash', f)] + ([] if bench is None else [(str(best.strategy.benchmark), metrics.returns_of(bench))])
+    return [_luck(name, best.returns-bar, x-np.reshape(bar, (-1, 1))) for name,bar in bars] if x.shape[1]>1 else []
+
+def _luck(name, r, x):
+    "Statistics of selection in excess of one bar"
+    try: s,o = selection(r, x, 252),overfitting_probability(x) if x.shape[1]>=CHOICES else None
+    except (DataError, ParameterError) as e: return dict(name=name, problem=str(e))
     def both(v): return None if v is None else [plain(a) for a in v]
-    return dict(problem='', trials=s.trials, effective=plain(s.effective), sharpe=plain(s.sharpe_annual), luck=both(s.luck_annual),
+    return dict(name=name, problem='', trials=s.trials, effective=plain(s.effective), sharpe=plain(s.sharpe_annual),
+    luck=both(s.luck_annual),
         deflated=both(s.deflated), overfitting=o and plain(o.probability), loss=o and plain(o.loss))
 
 def _notes(result):
@@ -203,7 +208,7 @@ def runs_data(
         benchmark=first['benchmark'] if len(bench)==1 else None, runs=made, correlation=[[plain(x, 6) for x in row]
             for row in np.corrcoef(r.T)],
         curves=dict(dates=common, lines=lines), checks=_run_checks(read, runs, sets, common), notes=notes, universe=None,
-        luck=None) | identity
+        luck=[]) | identity
 
 def _distinct(names, runs): return [n if names.count(n)==1 else f'{n} {o.id[:6]}' for n,o in zip(names, runs)]
 

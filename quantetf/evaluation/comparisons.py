@@ -187,29 +187,25 @@ def values_words(data:dict)->str:
         f"to {value(key, high['median'])} at {high['value']}.")
 
 # %% ../../nbs/modules/51_comparisons.ipynb #d94448ef
-def luck_rows(data:dict)->list[tuple[str, str, str]]:
-    "(label, value, line beneath) of the statistics of selection; none where they cannot be had"
-    o = data.get('luck')
-    if not o or o['problem']: return []
+def luck_rows(data:dict)->list[dict]:
+    "One row for cash and one for the benchmark"
     def span(v, f): return '–' if v is None else f(v[0]) if f(v[0])==f(v[1]) else f'{f(v[0])} to {f(v[1])}'
-    rows = [('Best Sharpe ratio', value('sharpe', o['sharpe']), 'after choosing'),
-        ('Expected of luck alone', span(o['luck'], lambda x: value('sharpe', x)),
-        f"of {number(o['effective'], 1)} to {o['trials']} trials"),
-        ('Confidence that it is more', span(o['deflated'], lambda x: percent(x, 0)), 'deflated Sharpe ratio')]
-    half = ('Best of one half disappoints', percent(o['overfitting'], 0), 'in the other: at or below the median (PBO)')
-    return rows + [half]*(o['overfitting'] is not None)
+    return [o if o['problem'] else dict(name=o['name'], problem='', trials=f"{number(o['effective'], 1)} to {o['trials']}",
+        sharpe=value('sharpe', o['sharpe']), luck=span(o['luck'], lambda x: value('sharpe', x)),
+        deflated=span(o['deflated'], lambda x: percent(x, 0)),
+        overfitting='–' if o['overfitting'] is None else percent(o['overfitting'], 0)) for o in data['luck']]
 
 def luck_words(data:dict)->str:
-    "How much of the best may be luck"
-    o = data.get('luck')
-    if not o: return ''
+    "How much of the best may be luck, against the benchmark where there is one"
+    if not data['luck']: return ''
+    o = data['luck'][-1]
     if o['problem']: return f"Not known: {o['problem']}."
     if o['deflated'] is None: return f"{capital(count(o['trials'], 'trial'))} are too few to say how much they vary."
-    sure = percent(o['deflated'][0], 0)
-    low = f"{sure} confidence, at least, that the best is better than luck would be expected to make the best of {o['trials']}."
-    if o['overfitting'] is None: return low
+    low,bar = percent(o['deflated'][0], 0),o['name']
+    said = f"Against {bar}: {low} confidence, at least, that the best is better than luck is expected to make the best of {o['trials']}."
+    if o['overfitting'] is None: return said
     half = percent(o['overfitting'], 0)
-    return f'{low} Chosen on one half of the history, the best is below the median in the other in {half} of all ways to halve it.'
+    return f'{said} Chosen on one half of the history, the best is below the median in the other in {half} of all ways to halve it.'
 
 # %% ../../nbs/modules/51_comparisons.ipynb #4b6b4f89
 COLUMNS = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown', 'calmar'
