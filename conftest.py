@@ -24,6 +24,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent
+TAUGHT = ROOT/'nbs'/'modules',ROOT/'nbs'/'tutorials' # Notebooks whose cells are tests
 SECONDS = 180 # A notebook that takes longer hangs
 HEAVY = ('numpy', 'pandas', 'scipy.stats', 'matplotlib.pyplot', 'matplotlib_inline.backend_inline', 'pydantic', 'yaml', 'jinja2',
     'sklearn.covariance', 'pyarrow.parquet', 'exchange_calendars', 'nbdev.test', 'IPython.core.interactiveshell')
@@ -112,7 +113,7 @@ class NotebookFile(pytest.File):
 
 
 def pytest_collect_file(file_path, parent):
-    if file_path.suffix=='.ipynb' and file_path.parent==ROOT/'nbs'/'modules': return NotebookFile.from_parent(parent, path=file_path)
+    if file_path.suffix=='.ipynb' and file_path.parent in TAUGHT: return NotebookFile.from_parent(parent, path=file_path)
 
 
 def pytest_collection_finish(session):

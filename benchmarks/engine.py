@@ -31,7 +31,7 @@ import pandas as pd
 from quantetf.backtest.engine import backtest
 from quantetf.calendars import sessions_between
 from quantetf.core import read_yaml
-from quantetf.data.view import Events, Panel
+from quantetf.data.view import Events, Panel, load_panel
 from quantetf.strategy import make_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +63,19 @@ def reference():
     return (sessions, ids, pd.concat(closes, axis=1).reindex(pd.DatetimeIndex(sessions.astype('M8[ns]'))).to_numpy()),'real prices'
 
 
-def plain(sessions, ids, P): return Panel(sessions, ids, dict(close=P, tr=P), basis=['total_return']*len(ids))
+def plain(sessions, ids, P): return Panel(sessions, ids, dict(close=P, tr=P), basis=['as_traded']*len(ids))
+
+
+def traded():
+    "A function that lays out a new panel of real prices as traded, with their dividends and splits; None where the files are not here"
+    if not (SHARED/'yahoo_daily').exists(): return None
+    from quantetf.core import find_settings
+    from quantetf.data.ingest import ingest
+    with tempfile.TemporaryDirectory() as place:
+        settings = replace(find_settings(ROOT, environ={}), data=Path(place))
+        panel = load_panel(ingest('csv', SHARED/'yahoo_daily', 'real', settings))
+        fields = {k:np.array(panel._fields[k]) for k in panel._fields}
+    return lambda: Panel(panel.sessions, panel.ids, fields, rate=panel.rate, events=panel._events, basis=list(panel.basis))
 
 
 def eventful(sessions, ids, P, seed=2):
@@ -217,8 +229,24 @@ def variants(bench, data, goal, who=()):
     if who: bench.ask(what, who, P, rows, np.array([o.decide(plain(*data).view(sessions[rows])).weights for o in strategies]))
 
 
-def actions(data, n, goal):
-    "As traded with everything that happens to funds, against the same strategy where nothing does; whole shares, filled the next close"
+def real_actions(goal):
+    "The reference funds as traded, against prices of which nothing ever happens: their total return"
+    make = traded()
+    if make is None: print('real actions: the real files are not here'); return
+    panel,ids = make(),list(reference()[0][1])
+    first,close = panel.sessions[np.searchsorted(panel.sessions, np.datetime64('2007-06-29'))],panel._fields['tr']
+    seen = np.maximum.accumulate(np.where(np.isnan(close), 0, np.arange(len(close))[:,None]), axis=0)
+    data = panel.sessions,panel.ids,np.take_along_axis(close, seen, axis=0)
+    for what,execution in (('fractions, same close', SAME), ('fractions, next close', dict(shares='fractional')),
+            ('whole shares, next close', {})):
+        strategy = rotation(ids, 5, execution=execution)
+        def run(panel, strategy=strategy): return backtest(strategy, panel, first, capital=1e6).nav
+        base,ms = fastest(run, lambda: plain(*data)),fastest(run, make)
+        line(f'real actions, as traded: {what}', ms, goal*base, base, note=f'(goal: {goal} times {base:.2f}, where nothing happens)')
+
+
+def actions(data, n):
+    "As traded with much more happening than in any market: half of the funds split, a tenth closes, one close in a thousand is missing"
     sessions,ids,_ = data
     strategy,start = rotation(ids, n, sessions[month_ends(sessions)], execution={}),sessions[FIRST]
     def run(panel): return backtest(strategy, panel, start, capital=1e7).nav
@@ -226,8 +254,8 @@ def actions(data, n, goal):
     late = ~np.isin(a.fills, a.decided+1)
     assert a.owed.any() and not a.ledger.plain and late.any() and (a.units[:,::10]!=0).any(), 'nothing happens to what is held'
     base,ms = (fastest(run, lambda make=make: make(*data)) for make in (plain, eventful))
-    line('whole shares, next close, nothing happens', base)
-    line('the same as traded, with actions and gaps', ms, goal*base, base, note=f'(goal: {goal} times the line above)')
+    line('190 x 3,512, whole shares, nothing happens', base)
+    line('the same, splits, closures and gaps at random', ms, None, base)
 
 
 def small(bench):
@@ -243,12 +271,15 @@ def small(bench):
         line(f'20 x 4,550, {what}', ms, goal, base)
 
 
+    real_actions(3)
+
+
 def large(bench, full):
     more = ('bt_native', 'vectorbt_native') if full else ()
     data = market(190, 3512)
     bench.job('190 x 3,512, top 20', data, 20, 8, ('bt_native', 'vectorbt_native') + (('bt', 'backtrader') if full else ()))
     variants(bench, data, 800, more)
-    actions(data, 20, 3)
+    actions(data, 20)
     data = market(200, 5040+FIRST)
     bench.job('200 daily for 20 years', data, 200, 500, more or ('vectorbt_native',), np.arange(FIRST, len(data[2])))
     data = market(3000, 7560)

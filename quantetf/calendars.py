@@ -14,8 +14,8 @@ import numpy as np
 from .core import ConfigError, NotASession, ParameterError, did_you_mean, register
 
 # %% auto #0
-__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'zone_of', 'Weekly',
-           'Monthly', 'Quarterly', 'Explicit', 'next_due']
+__all__ = ['sessions_between', 'next_session', 'is_session', 'as_date', 'as_session', 'session_close', 'session_open', 'zone_of',
+           'Weekly', 'Monthly', 'Quarterly', 'Explicit', 'next_due']
 
 # %% ../nbs/modules/02_calendars.ipynb #c9954f62
 _FIRST,_LAST = '1990-01-01','2045-12-31'
@@ -120,6 +120,14 @@ def session_close(
     import pandas as pd
     return _calendar(exchange).closes.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
 
+def session_open(
+    date,                 # A session
+    exchange:str='XNYS',
+): # Timestamp in UTC
+    "The moment at which a session opens"
+    import pandas as pd
+    return _calendar(exchange).opens.loc[pd.Timestamp(str(np.datetime64(date, 'D')))]
+
 # %% ../nbs/modules/02_calendars.ipynb #561336aa
 def zone_of(
     exchange:str='XNYS',
@@ -146,8 +154,9 @@ class _Periodic:
     "Sessions picked by their position in a period"
     day:int|str='last' # 'first', 'last', or the n-th session; negative counts from the end
     def __post_init__(self):
-        if self.day in ('first', 'last') or isinstance(self.day, int) and self.day!=0: return
-        raise ConfigError(f"day must be 'first', 'last' or a number other than 0, got {self.day!r}")
+        most,number = self._most,isinstance(self.day, int) and not isinstance(self.day, bool)
+        if self.day in ('first', 'last') or number and 0<abs(self.day)<=most: return
+        raise ConfigError(f"day must be 'first', 'last' or a session of the period, 1 to {most} or -1 to -{most}, got {self.day!r}")
 
     def dates(self, start, end, exchange:str='XNYS')->np.ndarray:
         "The decision sessions from `start` to `end`"
@@ -165,16 +174,19 @@ class _Periodic:
 @register('schedule', 'weekly')
 class Weekly(_Periodic):
     "One session of each week"
+    _most = 5
     def _period(self, sessions): return (sessions.astype('datetime64[D]').astype(int)+3)//7 # 1970-01-01 was a Thursday
 
 @register('schedule', 'monthly')
 class Monthly(_Periodic):
     "One session of each month"
+    _most = 23
     def _period(self, sessions): return sessions.astype('datetime64[M]').astype(int)
 
 @register('schedule', 'quarterly')
 class Quarterly(_Periodic):
     "One session of each calendar quarter"
+    _most = 66
     def _period(self, sessions): return sessions.astype('datetime64[M]').astype(int)//3
 
 # %% ../nbs/modules/02_calendars.ipynb #8a552b6d
@@ -185,6 +197,9 @@ class Explicit:
     on:list[str] # 'YYYY-MM-DD', each a session
     def __post_init__(self):
         if not self.on: raise ConfigError('on lists no session; write at least one date')
+        for o in self.on:
+            try: np.datetime64(o, 'D')
+            except ValueError: raise ConfigError(f'on: {o!r} is not a date; write it as YYYY-MM-DD') from None
     def dates(self, start, end, exchange:str='XNYS')->np.ndarray:
         "The listed sessions from `start` to `end`"
         days = np.unique([as_session(o, exchange, 'schedule.on') for o in self.on])

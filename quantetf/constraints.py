@@ -5,7 +5,7 @@
 # %% ../nbs/modules/25_constraints.ipynb #b0d2a53c
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from .solve import Infeasible
 
 # %% auto #0
 __all__ = ['Constraints', 'cap_weights', 'turnover_one_way', 'limit_turnover', 'check_weights', 'GroupLimit', 'Limits',
-           'fund_bounds', 'group_members']
+           'fund_bounds', 'group_members', 'check_limits']
 
 # %% ../nbs/modules/25_constraints.ipynb #742892e5
 @dataclass(frozen=True)
@@ -23,7 +23,14 @@ class Constraints:
     max_weight:float=1.          # Largest weight of one fund
     cash_buffer:float=0.         # Part of the account to leave in cash
     max_turnover:float|None=None # Largest one-way turnover on one date; None is no limit
+    first_purchase:str='exempt'  # From cash: 'exempt' from max_turnover, or 'phased' by it over several dates
     def __post_init__(self):
+        known = 'exempt', 'phased'
+        if self.first_purchase not in known:
+            near = did_you_mean(self.first_purchase, known)
+            raise ParameterError(f'first_purchase: {self.first_purchase!r} is none of exempt, phased{near}')
+        if self.first_purchase=='phased' and self.max_turnover is None:
+            raise ParameterError('first_purchase: phased needs max_turnover, which says how much is bought on one date')
         if not 0<self.max_weight<=1: raise ParameterError(f'max_weight must be above 0 and at most 1, got {self.max_weight}')
         if not 0<=self.cash_buffer<1: raise ParameterError(f'cash_buffer must be from 0 to below 1, got {self.cash_buffer}')
         if self.max_turnover is not None and not 0<self.max_turnover<=1:
@@ -32,6 +39,7 @@ class Constraints:
     def invested(self)->float:
         "The part of the account that goes into funds"
         return 1 - self.cash_buffer
+    def further(self, weights, ids, tol, view, risk)->list[str]: return [] # What `Limits` ask beyond this
 
 # %% ../nbs/modules/25_constraints.ipynb #e6451878
 def cap_weights(
@@ -68,10 +76,10 @@ def limit_turnover(
 )->np.ndarray: # (..., N)
     "The point nearest to the targets, on the way from what is held, that the turnover limit allows"
     d = weights - weights_now
-    turnover = .5*(np.abs(d).sum(axis=-1) + np.abs(d.sum(axis=-1)))
+    turnover = .5*(np.add.reduce(np.abs(d), axis=-1) + abs(np.add.reduce(d, axis=-1)))
     far = turnover>max_turnover*(1+1e-12) # An optimiser that used all of it stays as it is
-    if not far.any(): return weights
-    if far.all(): return weights_now + d*(max_turnover/turnover)[...,None]
+    if not (n := np.count_nonzero(far)): return weights
+    if n==far.size: return weights_now + d*(max_turnover/turnover)[...,None]
     part = weights_now + d*(max_turnover/np.where(far, turnover, 1))[...,None]
     return np.where(far[...,None], part, weights)
 
@@ -82,6 +90,8 @@ def check_weights(
     weights_now:np.ndarray|None=None, # (N,) drifted weights of what is held; None skips the turnover limit
     ids=None,                    # (N,) names for the report; column numbers if not given
     tol:float=1e-9,              # What counts as rounding
+    view=None,                   # `View` of the evening, whose ids they are: `Limits` of funds and groups need it
+    risk=None,                   # `Risk` of what is held and the benchmark: limits of beta and tracking error need it
 )->list[str]: # Empty when all is well
     "How `weights` break the constraints, one sentence each"
     ids = np.arange(len(weights)) if ids is None else ids
@@ -94,7 +104,7 @@ def check_weights(
     if weights_now is not None and c.max_turnover is not None:
         turnover = turnover_one_way(weights, weights_now)
         if turnover>c.max_turnover+tol: said.append(f'one-way turnover is {turnover:.4f}, more than max_turnover {c.max_turnover:.4f}')
-    return said
+    return said + c.further(weights, ids, tol, view, risk)
 
 # %% ../nbs/modules/25_constraints.ipynb #2016bfe5
 @dataclass(frozen=True)
@@ -126,6 +136,7 @@ class Limits(Constraints):
     def __post_init__(self):
         super().__post_init__()
         _check_bounds(self)
+        _check_sums(self)
         _check_benchmark(self)
     @property
     def uses_benchmark(self)->bool: return not self.min_beta is self.max_beta is self.max_tracking_error is None
@@ -133,6 +144,12 @@ class Limits(Constraints):
     def least(self)->float:
         "The part of the account that goes into funds at least"
         return self.invested if self.max_cash is None else 1 - self.max_cash
+    def further(self, *about)->list[str]: return check_limits(self, *about)
+    def in_part(self):
+        "Those that still hold where an overlay has put a part of the account into cash"
+        groups,funds = tuple(replace(g, min=0.) for g in self.groups),{k:(0., hi) for k,(_,hi) in self.funds.items()}
+        beta = dict(min_beta=None, max_tracking_error=None, benchmark=None if self.max_beta is None else self.benchmark)
+        return replace(self, min_weight=0., max_cash=1., groups=groups, funds=funds, **beta)
 
 # %% ../nbs/modules/25_constraints.ipynb #899d3c12
 def _check_bounds(c):
@@ -144,6 +161,13 @@ def _check_bounds(c):
             f'min_weight and max_weight, [{c.min_weight}, {c.max_weight}], the smaller one first')
     if c.max_cash is not None and not c.cash_buffer<=c.max_cash<=1:
         raise ParameterError(f'max_cash must be from cash_buffer={c.cash_buffer} to 1, got {c.max_cash}')
+
+def _check_sums(c):
+    "Refuse least weights that no account can hold together"
+    least = {'funds':sum(lo for lo,_ in c.funds.values())}
+    for g in c.groups: least[f'groups of {g.fact}'] = least.get(f'groups of {g.fact}', 0.) + g.min
+    for k,total in least.items():
+        if total>c.invested+1e-12: raise ParameterError(f'the least weights of {k} come to {total:.4g}, more than can be invested')
 
 def _check_benchmark(c):
     "Refuse beta and tracking error without a benchmark, or the other way round"
@@ -176,7 +200,49 @@ def group_members(
     "Which candidates belong to a group; one of which nobody knows is an `Infeasible` problem, not a guess"
     said = view.facts(group.fact, object, group.assume_static)[0][cols]
     unknown = [str(i) for i,o in zip(view.ids[cols], said, strict=True) if o is None]
-    if unknown: raise Infeasible(f'{group.fact} of {", ".join(unknown)} was not known, so {group.name} cannot be limited')
+    if unknown: raise Infeasible(f'{group.fact} of {", ".join(unknown)} was not known, so {group.name} cannot be limited; '
+        'give facts with dates, or say assume_static: true')
     if group.value not in said and group.min>0: raise Infeasible(f'{group.name} has to have {group.min:.4g} at least, '
         f'and no candidate is one{did_you_mean(group.value, set(said))}')
     return said==group.value
+
+# %% ../nbs/modules/25_constraints.ipynb #2a689e43
+def _outside(what, x, low, high, tol):
+    "A sentence if `x` is not between its limits, in a list"
+    if low is not None and x<low-tol: return [f'{what} is {x:.4f}, less than {low:.4f}']
+    return [f'{what} is {x:.4f}, more than {high:.4f}'] if high is not None and x>high+tol else []
+
+def _group_weight(group, weights, ids, view):
+    "(weight of a group, ids of what is held and nobody knows)"
+    said,held = view.facts(group.fact, object, group.assume_static)[0],weights!=0
+    return weights[held & (said==group.value)].sum(),[str(i) for i in ids[held & (said==None)]] # noqa: E711
+
+def check_limits(
+    c:Limits,
+    weights:np.ndarray, ids, tol, view, risk, # As in `check_weights`
+)->list[str]:
+    "What `Limits` ask beyond `Constraints`, one sentence for each that is broken"
+    if view is None and (c.groups or c.funds): raise ParameterError('limits of funds and groups are about an evening: give its view')
+    if risk is None and c.uses_benchmark: raise ParameterError('limits of beta and tracking error need the risk of the evening')
+    said = _outside('cash', 1 - weights.sum(), None, 1 - c.least, tol)
+    for k,(lo,hi) in c.funds.items(): said += _outside(f'the weight of {k}', weights[view.ids==view.called(k)].sum(), lo, hi, tol)
+    own = {view.called(k) for k in c.funds}
+    small = [(i, w) for i,w in zip(ids, weights, strict=True) if 0<w<c.min_weight-tol and i not in own]
+    said += [f'{i} has weight {w:.4f}, less than min_weight {c.min_weight:.4f}' for i,w in small]
+    for g in c.groups:
+        total,unknown = _group_weight(g, weights, ids, view)
+        if unknown: said.append(f'{g.fact} of {", ".join(unknown)} is not known, so {g.name} cannot be limited')
+        said += _outside(f'the weight of {g.name}', total, g.min, g.max, tol)
+    return said + (_check_to_benchmark(weights, c, ids, tol, view, risk) if c.uses_benchmark else [])
+
+def _check_to_benchmark(weights, c, ids, tol, view, risk):
+    "Beta and tracking error from a covariance that covers what is held"
+    names = np.asarray(risk.columns).tolist()
+    b = c.benchmark if c.benchmark in names or view is None else view.called(c.benchmark)
+    lacking = [str(i) for i in [*ids[weights!=0], b] if i not in names]
+    if lacking: raise ParameterError(f'the risk given does not cover {", ".join(lacking)}')
+    w,e = np.zeros(len(names)),np.array([float(o==b) for o in names])
+    for i in np.flatnonzero(weights): w[names.index(ids[i])] = weights[i]
+    cov,off = risk.cov_annual,w - e
+    said = _outside(f'beta to {c.benchmark}', e@cov@w/(e@cov@e), c.min_beta, c.max_beta, 10*tol)
+    return said + _outside(f'tracking error to {c.benchmark}', np.sqrt(off@cov@off), None, c.max_tracking_error, 10*tol)

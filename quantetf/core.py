@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 import sys
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from functools import lru_cache
 from importlib import import_module
 from numbers import Real
@@ -86,6 +86,8 @@ class Settings:
     exchange:str='XNYS'         # Calendar, as a market identifier code
     capital:float=100_000.      # Cash to start from where no holdings are given
     currency:str='USD'          # Of prices and capital
+    alerts:str = field(default='', repr=False) # Addresses to tell about packets, as apprise knows them; they hold passwords
+    url:str=''                  # Where `runs` can be read on the web, for links
 
 # %% ../nbs/modules/00_core.ipynb #2f8be9bf
 def _settings_file(start):
@@ -185,6 +187,7 @@ def _typed(value, hint, where):
     import json
 
     from pydantic import ValidationError
+    if value!=value: raise ConfigError(f'{where}: .nan is not a number')
     if isinstance(hint, type) and is_dataclass(hint): return value if isinstance(value, hint) else _make(hint, value, where)
     try: return _adapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as e:
@@ -210,8 +213,10 @@ def _make(cls, values, where):
 
 def _part(value, field, hint, where):
     "One field of a component: a nested component, a list of them, or a plain typed value"
-    role = field.metadata.get('role')
+    role,several = field.metadata.get('role'),hint is tuple
     if role is None: return _typed(value, hint, where)
+    if several!=isinstance(value, list):
+        raise ConfigError(f'{where}: expected ' + ('a list, even of one: write "- kind: ..."' if several else f'one {role}, got a list'))
     if isinstance(value, list): return tuple(build(role, o, f'{where}[{i}]') for i,o in enumerate(value))
     return build(role, value, where)
 

@@ -40,7 +40,8 @@ class CostTerms:
         if notional.ndim==1 and len(self)!=1:
             raise ParameterError(f'these terms are for {len(self)} sessions; take one with terms[i] to charge a single list of trades')
         cost = self._of(shares, notional)
-        return self._settled(cost, np.asarray(shares), notional) if np.isnan(np.add.reduce(cost, axis=None)) else cost
+        total = np.add.reduce(cost, axis=None)
+        return cost if total==total else self._settled(cost, np.asarray(shares), notional) # NaN is not equal to itself
 
 # %% ../nbs/modules/24_costs.ipynb #e5d15c6f
 @patch
@@ -65,7 +66,7 @@ def total(self:CostTerms,
 ): # Currency, one number for each session
     "The sum of `charge` over instruments"
     notional = np.abs(shares*price)
-    return self.rate[0]@notional if notional.ndim==1 else np.einsum('rn,rn->r', self.rate, notional)
+    return self.rate[0].dot(notional) if notional.ndim==1 else np.einsum('rn,rn->r', self.rate, notional)
 
 # %% ../nbs/modules/24_costs.ipynb #d750bf3b
 @patch

@@ -281,6 +281,8 @@ class Unleveraged(Among):
     "Instruments that are neither leveraged nor inverse"
     name_fact:str=''         # Fact with the fund's name, to judge those of which nothing is stated; '' does not
     assume_static:bool=False # Use facts before they were known
+    @property
+    def static_facts(self)->tuple: return ('leverage', 'inverse', self.name_fact) # That it may use so
     def among(self, view, left)->Universe:
         there = view._panel._facts
         if not any(k in there for k in ('leverage', 'inverse', self.name_fact)): view.facts(self.name_fact or 'leverage', object) # Refused
@@ -322,6 +324,7 @@ class ExpenseRatio(Among):
     "Instruments that are not too expensive to hold"
     max_bps:float            # Highest expense ratio, in basis points a year
     assume_static:bool=False # Use a value before it was known
+    static_facts = 'expense_ratio','fee_bps' # That it may use so
     def __post_init__(self):
         if not 0<=self.max_bps<1e4: raise ParameterError(f'max_bps is in basis points a year, from 0 to below 10000, got {self.max_bps}')
     def among(self, view, left)->Universe:

@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 from .core import ConfigError, ParameterError, QuantETFError, did_you_mean, find_settings, parse_yaml
+from .logs import redacted
 
 # %% auto #0
 __all__ = ['SCHEME', 'run_kind', 'complete', 'declared', 'iso_date', 'checked', 'BlockedRun', 'Finished', 'finish',
@@ -150,7 +151,7 @@ def finish(
     places = {what:Path(folder).absolute()}
     if report := getattr(run, 'report', report): places['report'] = Path(report).absolute()
     if says := getattr(run, 'headline', None): places = {'result':says} | places
-    _report(id=id, status=status, places=places)
+    _report(id=id, status=status, places=places, fresh=getattr(getattr(run, 'run', None), 'fresh', True))
     if status!='blocked': return Finished(**places)
     why = [f"{o['name']}: {o['evidence']}" for o in run.data['checks'] if o['status']=='BLOCK']
     raise BlockedRun(f'blocked, do not act on it ({"; ".join(why)}); report: {report}')
@@ -172,14 +173,14 @@ def _keep(nb, name, id=None):
     folder = find_settings().runs/'_executed'/(id or f'failed-{datetime.now(UTC):%Y%m%d-%H%M%S}-{os.getpid()}')
     folder.mkdir(parents=True, exist_ok=True)
     temp = folder/f'.{name}.{os.getpid()}.tmp'
-    temp.write_text(nbformat.writes(nb), encoding='utf-8')
+    temp.write_text(redacted(nbformat.writes(nb), find_settings()), encoding='utf-8')
     return temp.replace(folder/name)
 
 # %% ../nbs/modules/60_nbrun.ipynb #4b7d5eff
 def _ending(line, code=1):
     "An exception that ends a papermill command with one line and an exit code"
     from click import ClickException
-    e = ClickException(line)
+    e = ClickException(redacted(line))
     e.exit_code = code
     return e
 
@@ -190,7 +191,7 @@ def _failure(nb, news, kept):
     if error is None: return _ending(f'the notebook did not call finish(), so what it published is unknown ({kept})')
     if news.get('status')!='blocked' and 'error' not in news or os.environ.get('QUANTETF_DEBUG'):
         from papermill.exceptions import strip_color
-        print(strip_color('\n'.join(error.traceback)), file=sys.stderr)
+        print(redacted(strip_color('\n'.join(error.traceback))), file=sys.stderr)
     if news.get('status')=='blocked': return _ending(error.evalue, 2)
     line = news.get('error') or f'{error.ename}: {" ".join(error.evalue.split())}'
     return _ending(f'{line} (the notebook as far as it ran: {kept})')
@@ -233,6 +234,24 @@ class Engine:
         except QuantETFError as e: raise _ending(str(e)) from e
         return _run(nb, kernel_name, name, kwargs)
 
+# %% ../nbs/modules/60_nbrun.ipynb #fe68685d
+def _tell(nb, news, ending):
+    "Alert people to what came of a production run"
+    settings = find_settings()
+    if not settings.alerts or nb.metadata.get('quantetf', {}).get('run')!='production': return
+    from quantetf.production.alerts import failure_message, run_message, tell
+    from quantetf.runs import open_run
+    try:
+        if 'id' in news and 'places' in news:
+            run = open_run(news['places']['packet'])
+            message = run_message(run, settings)
+            if not news.get('fresh', True) or (run.manifest['status'], message.kind)==('hold', 'success'): return
+        else:
+            why = getattr(ending, 'message', f'{type(ending).__name__}: {ending}')
+            message = failure_message('production', redacted(str(why), settings))
+    except QuantETFError as e: message = failure_message('production', redacted(str(e), settings))
+    tell(message, settings)
+
 # %% ../nbs/modules/60_nbrun.ipynb #8c3f63eb
 _KERNEL = ['--ext=quantetf.nbrun', '--log-level=CRITICAL'] # Or it remarks on its transport, and on being stopped
 
@@ -242,13 +261,20 @@ def _run(nb, kernel_name, name, kwargs):
     fd,ticket = tempfile.mkstemp(suffix='.json')
     os.close(fd)
     os.environ[_TICKET] = ticket
+    died = None
     try: NBClientEngine.execute_notebook(nb, kernel_name, extra_arguments=_KERNEL, **kwargs)
+    except Exception as e: # Such as a kernel that is dead
+        died = e
+        raise
     finally:
         news = _news(ticket)
         del os.environ[_TICKET]
         os.unlink(ticket)
         kept = _keep(nb, name, news.get('id'))
-    if ending := _failure(nb, news, kept): raise ending
+        if died: _tell(nb, {}, died)
+    ending = _failure(nb, news, kept)
+    _tell(nb, news, ending)
+    if ending: raise ending
     print(Finished(**news['places']))
     return nb
 

@@ -5,6 +5,7 @@
 # %% ../nbs/modules/27_optimise.ipynb #5021840f
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from importlib import import_module
@@ -13,7 +14,7 @@ import numpy as np
 
 from .constraints import Constraints, Limits, cap_weights, fund_bounds, group_members, turnover_one_way
 from .core import ConfigError, DataError, ParameterError, register
-from .portfolio import Rule, Target, as_target, choose
+from .portfolio import Rule, Target, as_target, check_fewer, picked
 from .risk import common_returns
 from .solve import Ball, Infeasible, Problem, SolverFailed, solve
 
@@ -24,8 +25,9 @@ __all__ = ['Evening', 'OnRisk', 'risk_budget_weights', 'RiskParity', 'hrp_order'
 # %% ../nbs/modules/27_optimise.ipynb #56e0e146
 class Evening:
     "What a rule may ask about one evening's candidates"
-    def __init__(self, signals, i, cols, held=None): # `held` (N,) drifted weights, None for an account in cash
+    def __init__(self, signals, i, cols, held=None, part=1.): # `held` (N,) drifted weights, None for an account in cash
         self.signals,self.row,self.cols,self.held,self.view = signals,i,cols,held,signals.view[i]
+        self.part = part # Of the funds that were wanted, those that there are
     @property
     def ids(self): return self.view.ids[self.cols]
     @property
@@ -49,28 +51,34 @@ class Evening:
 
 # %% ../nbs/modules/27_optimise.ipynb #7278e877
 class OnRisk(Rule):
-    "A rule that weighs one evening's candidates: subclasses have `n`, and say how they `weigh`"
-    on_risk = True
+    "A rule that weighs one evening's candidates: subclasses have `n`, may have `fewer`, and say how they `weigh`"
+    on_risk,fewer = True,'hold'
     def want(self, signals)->Target: return self._weighed(signals)
     def _weighed(self, signals, held=None)->Target:
         w,bound = np.zeros(signals.scores.shape),{}
-        chosen,why = self._candidates(signals)
+        chosen,why,short = self._candidates(signals)
         for i,cols in enumerate(chosen):
-            if i in why: continue
-            try: w[i,cols],bound[i] = self.weigh(Evening(signals, i, cols, held))
+            if i in why or not len(cols): continue
+            try: w[i,cols],bound[i] = self.weigh(Evening(signals, i, cols, held, len(cols)/self.n if i in short and self.n else 1.))
             except (DataError, Infeasible, SolverFailed) as e: why[i] = f'{signals.view.sessions[i]}: {e}'
-        t = as_target(w, why, self.constraints)
+        t = as_target(w, why, self.constraints, None, short)
         return replace(t, binding=[b + bound.get(i, ()) for i,b in enumerate(t.binding)])
     def _candidates(self, signals):
-        "(columns of each evening in the order of ids, row -> reason why there are none)"
+        "(columns of each evening in the order of ids, row -> reason to hold, row -> why a part is in cash)"
         if self.n is not None:
-            order,why = choose(signals, self.n)
-            return np.sort(order, axis=1),why
+            order,there,why,short = picked(signals, self.n, self.fewer)
+            return [np.sort(o[t]) for o,t in zip(order, there, strict=True)],why,short
         ok = signals.universe.mask & ~np.isnan(signals.scores)
-        return [np.flatnonzero(o) for o in ok],{int(i):'no fund has a score' for i in np.flatnonzero(~ok.any(axis=1))}
-    def _capped(self, share):
+        cols,anybody = [np.flatnonzero(o) for o in ok],signals.universe.mask.any(axis=1)
+        none = {int(i):'no fund has a score' for i in np.flatnonzero(~ok.any(axis=1))}
+        short = {i:f'{o}, everything stays in cash' for i,o in none.items() if self.fewer=='cash' and anybody[i]}
+        return cols,{i:o for i,o in none.items() if i not in short},short
+    def candidates(self, signals)->list: # (K,) columns for each evening
+        "Who is weighed"
+        return self._candidates(signals)[0]
+    def _capped(self, o, share):
         "(weights under the cap, names of what binds) of shares that sum to 1"
-        share = share*self.constraints.invested
+        share = share*o.part*self.constraints.invested
         fits = cap_weights(share[None], self.constraints.max_weight)[0]
         return fits,('max_weight',)*bool((fits!=share).any())
 
@@ -103,27 +111,34 @@ class RiskParity(OnRisk):
     n:int|None=None # Best scores to hold; all members with a score if not given
     budget:dict[str,float]|None=None # Ticker, or value of the fact `by` -> part of the risk
     by:str|None=None                 # Fact that the budget refers to, such as 'asset_class'
+    assume_static:bool=False         # Take today's value of that fact for the past
     constraints:Constraints=Constraints()
+    fewer:str='hold' # With fewer scores than n, or none: 'hold' what is held, or leave the parts of the missing ones in 'cash'
     overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
     def __post_init__(self):
         _check_candidates(self)
         if self.by and not self.budget: raise ParameterError(f'by={self.by!r} says what a budget refers to, and there is none')
         if self.budget is None or self.budget and min(self.budget.values())>=0 and sum(self.budget.values())>0: return
         raise ParameterError(f'budget needs parts of the risk that are not negative, got {self.budget}')
+    @property
+    def static_facts(self)->tuple: return (self.by,) # That it may use so
     def weigh(self, o):
         "(weights, names of what binds)"
-        return self._capped(risk_budget_weights(o.cov, None if self.budget is None else _budgets(self, o)))
+        return self._capped(o, risk_budget_weights(o.cov, None if self.budget is None else _budgets(self, o)))
 
 # %% ../nbs/modules/27_optimise.ipynb #d27b49ba
 def _check_candidates(o):
     "The number of funds makes sense, and their caps can take what is to be invested"
+    check_fewer(o.fewer)
     if o.n is not None and o.n<1: raise ParameterError(f'n must be 1 or more, got {o.n}; leave it out to take all members with a score')
+    if o.n is not None and o.n*getattr(o.constraints, 'min_weight', 0)>o.constraints.invested+1e-12:
+        raise ParameterError(f'n={o.n} funds of min_weight={o.constraints.min_weight} are more than can be invested')
     if o.n is None or o.n*o.constraints.max_weight>=getattr(o.constraints, 'least', o.constraints.invested)-1e-12: return
     raise ParameterError(f'n={o.n} funds of max_weight={o.constraints.max_weight} hold {o.n*o.constraints.max_weight:.4g} at most')
 
 def _budgets(rule, o):
     "(K,) part of the risk of each candidate"
-    group = o.ids if rule.by is None else o.view.facts(rule.by, object)[0,o.cols]
+    group = o.ids if rule.by is None else o.view.facts(rule.by, object, rule.assume_static)[0,o.cols]
     names = {(o.view.called(k) if rule.by is None else k):v for k,v in rule.budget.items()}
     missing = [str(i) for i,g in zip(o.ids, group, strict=True) if g not in names]
     if missing: raise Infeasible(f'the budget has nothing for {", ".join(missing)}')
@@ -173,12 +188,13 @@ class HRP(OnRisk):
     n:int|None=None         # Best scores to hold; all members with a score if not given
     distance:str='columns'  # Of columns of distances, as in the paper, or 'direct'
     constraints:Constraints=Constraints()
+    fewer:str='hold' # With fewer scores than n, or none: 'hold' what is held, or leave the parts of the missing ones in 'cash'
     overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
     def __post_init__(self):
         _check_candidates(self)
         if self.distance not in ('columns', 'direct'):
             raise ParameterError(f"distance must be 'columns' or 'direct', got {self.distance!r}")
-    def weigh(self, o): return self._capped(hrp_weights(o.cov, self.distance))
+    def weigh(self, o): return self._capped(o, hrp_weights(o.cov, self.distance))
 
 # %% ../nbs/modules/27_optimise.ipynb #844cc2b6
 def limits_problem(
@@ -325,13 +341,15 @@ class Skfolio(OnRisk):
     on_risk = False
     def __post_init__(self):
         _check_candidates(self)
+        if not re.fullmatch(r'[\w.]+:\w+', self.estimator):
+            raise ParameterError(f"estimator: {self.estimator!r} is not module:Class, such as 'skfolio.optimization:MeanRisk'")
         if self.window<2 or not 0<self.min_obs<=1: raise ParameterError('need window of 2 or more and 0 < min_obs <= 1')
     def weigh(self, o):
         import pandas as pd
         r = common_returns(o.view, o.ids, self.window, int(np.ceil(self.min_obs*self.window - 1e-9)))
         w = np.asarray(_foreign(self.estimator)(**self.params).fit(pd.DataFrame(r, columns=o.ids)).weights_, float)
         long = np.maximum(w, 0)
-        if w.shape==(len(o.cols),) and (w>=-1e-6).all() and abs(w.sum()-1)<1e-6: return self._capped(long/long.sum())
+        if w.shape==(len(o.cols),) and (w>=-1e-6).all() and abs(w.sum()-1)<1e-6: return self._capped(o, long/long.sum())
         raise SolverFailed(f'{self.estimator} gave weights that are not long only, or do not sum to 1: {w}')
 
 # %% ../nbs/modules/27_optimise.ipynb #70637737

@@ -17,7 +17,8 @@ __all__ = ['CostsTooHigh', 'funded', 'toward_zero', 'plan_orders', 'order_of']
 class CostsTooHigh(QuantETFError, ArithmeticError):
     "An account that cannot pay for its own trades"
 
-def _some(x): return bool(x) if x.ndim==0 else bool(x.any()) # The detour through `any` costs a number more than an array
+def _some(x): return np.count_nonzero(x)>0 if isinstance(x, np.ndarray) else bool(x) # Sooner done than `any`
+def _deep(x): return x[...,None] if isinstance(x, np.ndarray) else x # Beside an array (..., N)
 
 def _net_of_costs(
     weights, # (..., N)
@@ -27,13 +28,14 @@ def _net_of_costs(
     terms,   # `CostTerms`
 )->np.ndarray: # (..., N) shares to trade
     "Fractional shares that bring the holdings to `weights` of what remains after their cost"
-    per_unit,nav = weights/price,np.asarray(nav, float)
-    left,enough = nav,1e-8*nav
+    per_unit,one = weights/price,weights.ndim==1
+    most,least = (max, min) if one else (np.maximum, np.minimum) # Of plain numbers, where that is all there is
+    left = nav = float(nav) if one else np.asarray(nav, float)
     for k in range(60):
-        again = nav - terms.total(per_unit*left[...,None] - held, price)
-        again = np.maximum(np.minimum(again, left) if k>30 else again, 0.) # A minimum fee is a jump, not to be crossed for ever
-        change,left = np.abs(again-left),again
-        if not _some(change>enough): return per_unit*left[...,None] - held
+        again = nav - terms.total(per_unit*_deep(left) - held, price)
+        again = most(least(again, left) if k>30 else again, 0.) # A minimum fee is a jump, not to be crossed for ever
+        change,left = abs(again-left),again
+        if not _some(change>1e-8*nav): return per_unit*_deep(left) - held
     raise CostsTooHigh('costs do not settle: they are as large as the account that is to pay them; start with more, or at lower costs')
 
 # %% ../nbs/modules/28_orders.ipynb #ebfe1169
@@ -42,8 +44,7 @@ def _in_lots(
     lot,         # Smallest unit of trade, in shares
 ):
     "The trade that ends at whole lots, rounded down"
-    target = np.floor((held+trade)/lot + 1e-6)*lot
-    return np.where(np.abs(held+trade)<1e-9*lot, -held, np.maximum(target, 0) - held)
+    return np.maximum(np.floor((held+trade)/lot + 1e-6)*lot, 0.) - held
 
 # %% ../nbs/modules/28_orders.ipynb #d5529794
 def _worth_it(
@@ -71,16 +72,18 @@ def funded(
     "The trades with purchases scaled down to what cash and sales can pay"
     for k in range(20):
         value,cost = trade*price,terms.charge(trade, price)
-        spent = (value+cost).sum(axis=-1)
-        short = spent>cash + 1e-9*np.abs(value).sum(axis=-1)
+        takes = value+cost
+        spent = np.add.reduce(takes, axis=-1)
+        if not _some(spent>cash): return trade,cost,spent
+        short = spent>cash + 1e-9*np.add.reduce(np.abs(value), axis=-1)
         if not _some(short): return trade,cost,spent
-        buys = np.where(trade>0, value+cost, 0).sum(axis=-1)
-        part = np.clip(1 - (spent-cash)/np.where(buys>0, buys, 1), 0, 1) if k<19 else 0. # Not even the smallest fees can be paid
-        less = trade*np.where(trade>0, np.asarray(np.where(short, part, 1))[...,None], 1)
-        if lot is not None:
-            whole = np.maximum(np.floor((held+less)/lot + 1e-6)*lot - held, 0)
-            less = np.where((trade>0) & np.expand_dims(short, -1), whole, less)
-        trade = less
+        buy = (trade>0) & _deep(short)
+        buys = np.add.reduce(np.where(buy, takes, 0.), axis=-1)
+        part = 1 - (spent-cash)/np.where(buys>0, buys, 1.) if k<19 else 0. # Else not even the smallest fees can be paid
+        part = np.minimum(np.maximum(part, 0.), 1.)
+        less = trade*_deep(part)
+        if lot is not None: less = np.maximum(np.floor((held+less)/lot + 1e-6)*lot - held, 0.)
+        trade = np.where(buy, less, trade)
     cost = terms.charge(trade, price)
     return trade,cost,(trade*price+cost).sum(axis=-1)
 

@@ -11,12 +11,12 @@ import numpy as np
 from fastcore.basics import patch
 
 from .constraints import Constraints, cap_weights, limit_turnover
-from .core import ParameterError, register
+from .core import ParameterError, did_you_mean, register
 from .features import pick
 
 # %% auto #0
-__all__ = ['Signals', 'Target', 'as_target', 'Rule', 'overlaid', 'choose', 'buffered', 'TopNEqual', 'InverseVolatility',
-           'ScoreProportional']
+__all__ = ['FEWER', 'Signals', 'Target', 'as_target', 'Rule', 'overlaid', 'choose', 'check_fewer', 'picked', 'buffered',
+           'TopNEqual', 'InverseVolatility', 'ScoreProportional']
 
 # %% ../nbs/modules/26_portfolio.ipynb #b5872f0c
 @dataclass(slots=True, eq=False)
@@ -34,12 +34,19 @@ class Signals:
     def __len__(self): return len(self.scores)
     def __getitem__(self, i):
         if not -len(self)<=i<len(self): raise IndexError(f'evening {i} of {len(self)}')
-        i %= len(self)
-        s = slice(i, i+1)
-        wanted = None if self.wanted is None else self.wanted[i]
-        features = {k:v[s] for k,v in self.features.items()}
-        more = self.risk_model,wanted,self.costs,self.schedule,self.at
-        return Signals(self.view[i], self.universe[i], features, self.scores[s], *more)
+        return _Evening(self, i % len(self))
+
+class _Evening(Signals):
+    "One row of `Signals`, cut out of them where somebody looks"
+    __slots__ = '_all','_i'
+    def __init__(self, signals, i): self._all,self._i = signals,i
+    def __len__(self): return 1
+    def _rows(self, x): return x[self._i:self._i+1]
+    view,universe = (property(lambda self, k=k: getattr(self._all, k)[self._i]) for k in ('view', 'universe'))
+    scores = property(lambda self: self._rows(self._all.scores))
+    features = property(lambda self: {k:self._rows(v) for k,v in self._all.features.items()})
+    wanted = property(lambda self: None if self._all.wanted is None else self._all.wanted[self._i])
+    risk_model,costs,schedule,at = (property(lambda self, k=k: getattr(self._all, k)) for k in ('risk_model', 'costs', 'schedule', 'at'))
 
 # %% ../nbs/modules/26_portfolio.ipynb #5b00c141
 @patch
@@ -60,14 +67,14 @@ class Target:
     weights:np.ndarray       # (R, N), NaN on hold
     cash:np.ndarray          # (R,), what is not in funds; NaN on hold
     status:list[str]         # (R,) 'ok' or 'hold'
-    reason:list[str]         # (R,) why on hold, '' otherwise
+    reason:list[str]         # (R,) why on hold, or why more than the buffer stays in cash, '' otherwise
     binding:list[tuple]      # (R,) names of the constraints that changed the weights
     def __len__(self): return len(self.weights)
     def __getitem__(self, i):
         s = slice(i, i+1)
         return Target(self.weights[s], self.cash[s], self.status[s], self.reason[s], self.binding[s])
     def __repr__(self):
-        held = [f'row {i}: {o}' for i,o in enumerate(self.reason) if o]
+        held = [f'row {i}: {o}' for i,o in enumerate(self.reason) if self.status[i]=='hold']
         return f'Target({len(self)} rows, {len(held)} on hold' + ''.join(f'; {o}' for o in held[:3]) + ('; ...)' if len(held)>3 else ')')
 
 # %% ../nbs/modules/26_portfolio.ipynb #8c21cd20
@@ -76,6 +83,7 @@ def as_target(
     why,         # Row -> reason to hold
     constraints, # `Constraints`
     capped=None, # (R,) rows in which max_weight made a difference
+    short=None,  # Row -> why not everything is invested
 )->Target:
     "`weights` as a target, on hold where there is a reason"
     R = len(weights)
@@ -83,6 +91,7 @@ def as_target(
     binding = [('cash_buffer',) if constraints.cash_buffer else ()]*R
     if capped is not None and capped.any(): binding = [b + ('max_weight',)*bool(c) for b,c in zip(binding, capped, strict=True)]
     status,reason = ['ok']*R,['']*R
+    for i,text in (short or {}).items(): reason[i] = text
     for i,text in why.items(): status[i],reason[i],binding[i] = 'hold',text,()
     return Target(weights, 1 - weights.sum(axis=1), status, reason, binding)
 
@@ -107,9 +116,10 @@ class Rule:
         if asked and t.status[0]=='ok': t = self.settle(signals, t, weights_now)
         for o in self.overlays: t = overlaid(t, o, signals, book)
         if not asked or t.status[0]=='hold' or self.constraints.max_turnover is None: return t
-        limited = limit_turnover(t.weights, weights_now, self.constraints.max_turnover)
-        if limited is t.weights: return t
-        return Target(limited, 1 - limited.sum(axis=1), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
+        wanted = t.weights[0]
+        limited = limit_turnover(wanted, weights_now, self.constraints.max_turnover)
+        if limited is wanted: return t
+        return Target(limited[None], np.array([1 - np.add.reduce(limited)]), t.status, t.reason, [t.binding[0] + ('max_turnover',)])
 
 # %% ../nbs/modules/26_portfolio.ipynb #ead2bac9
 def overlaid(
@@ -123,11 +133,12 @@ def overlaid(
     live = [s=='ok' for s in target.status]
     weights = np.where(np.array(live)[:,None], target.weights*factor[:,None], np.nan)
     held = {i:why.get(i, '') if ok else target.reason[i] for i,ok in enumerate(live) if i in why or not ok}
+    reason = [held.get(i, o) for i,o in enumerate(target.reason)]
     for i in held: weights[i] = np.nan
     name = getattr(overlay, '_kind', type(overlay).__name__)
     binding = [() if i in held else b + (name,)*bool(factor[i]<1) for i,b in enumerate(target.binding)]
     status = ['hold' if i in held else 'ok' for i in range(len(live))]
-    return Target(weights, 1 - weights.sum(axis=1), status, [held.get(i, '') for i in range(len(live))], binding)
+    return Target(weights, 1 - weights.sum(axis=1), status, reason, binding)
 
 # %% ../nbs/modules/26_portfolio.ipynb #b02ad28b
 def _first(
@@ -156,6 +167,27 @@ def choose(
     have = (s<np.inf).sum(axis=1)
     return order,{int(i):f'only {have[i]} of {n} funds have a score' for i in np.flatnonzero(have<n)}
 
+# %% ../nbs/modules/26_portfolio.ipynb #7a30652a
+FEWER = 'hold', 'cash'
+
+def check_fewer(fewer:str):
+    "Refuse a word that is none of `FEWER`"
+    if fewer not in FEWER: raise ParameterError(f'fewer: {fewer!r} is none of {", ".join(FEWER)}{did_you_mean(fewer, FEWER)}')
+
+def picked(
+    signals, # `Signals`
+    n:int,   # Funds to choose
+    fewer:str='hold', # What to do with fewer scores
+): # (columns (R, n); (R, n) which of them can be held; row -> reason to hold; row -> why a part is in cash)
+    "As `choose`, with a choice for evenings that have fewer scores than `n`"
+    order,why = choose(signals, n)
+    there,short = np.take_along_axis(_last_first(signals), order, axis=1)<np.inf,{}
+    if fewer=='hold': return order,there,why,short
+    members = signals.universe.mask.sum(axis=1)
+    for i,text in why.items():
+        if members[i]>=n: short[i] = f'{text}, what is missing stays in cash'
+    return order,there,{i:f'only {members[i]} of {n} funds may be held' for i in why if i not in short},short
+
 # %% ../nbs/modules/26_portfolio.ipynb #eef969d6
 def buffered(
     signals,     # `Signals` of one evening
@@ -171,8 +203,9 @@ def buffered(
     return np.sort(np.append(stays, near[~np.isin(near, stays)][:n-len(stays)]))
 
 # %% ../nbs/modules/26_portfolio.ipynb #8dcd2a63
-def _check_choice(n, constraints):
+def _check_choice(n, constraints, fewer):
     "`n` funds within their caps can take what is to be invested"
+    check_fewer(fewer)
     if n<1: raise ParameterError(f'n must be 1 or more, got {n}')
     c,room = constraints,n*constraints.max_weight
     if room<c.invested-1e-12: raise ParameterError(f'n={n} funds of max_weight={c.max_weight} hold {room:.4g} at most, '
@@ -186,34 +219,44 @@ class TopNEqual(Rule):
     n:int=5 # Funds to hold
     constraints:Constraints=Constraints()
     buffer:int=0 # A fund that is held stays while its rank is at most n + buffer
+    fewer:str='hold' # With fewer scores than n: 'hold' what is held, or leave the parts of the missing ones in 'cash'
     overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
     def __post_init__(self):
-        _check_choice(self.n, self.constraints)
+        _check_choice(self.n, self.constraints, self.fewer)
         if self.buffer<0: raise ParameterError(f'buffer must be 0 ranks or more, got {self.buffer}')
     @property
     def asks_account(self)->bool: return self.buffer>0
-    def _equal(self, signals, order, why)->Target:
+    def _equal(self, signals, order, there, why, short)->Target:
         w = np.zeros(signals.scores.shape)
-        w[np.arange(len(w))[:,None],order] = self.constraints.invested/self.n
-        return as_target(w, why, self.constraints)
-    def want(self, signals)->Target: return self._equal(signals, *choose(signals, self.n))
+        w[np.arange(len(w))[:,None],order] = np.where(there, self.constraints.invested/self.n, 0)
+        return as_target(w, why, self.constraints, None, short)
+    def want(self, signals)->Target: return self._equal(signals, *picked(signals, self.n, self.fewer))
     def settle(self, signals, target, weights_now)->Target:
-        return self._equal(signals, buffered(signals, self.n, self.buffer, weights_now)[None], {}) if self.buffer else target
+        if not self.buffer: return target
+        short = {0:target.reason[0]} if target.reason[0] else {}
+        return self._equal(signals, buffered(signals, self.n, self.buffer, weights_now)[None], True, {}, short)
 
 # %% ../nbs/modules/26_portfolio.ipynb #903c61e5
 def _inverse(
     x:np.ndarray, # (R, n) volatilities of the chosen funds
     names,        # (R, n) ids of the chosen funds
+    there,        # (R, n) which of them there are
+    n:int,        # Funds that were wanted
     why:dict,     # Row -> reason to hold; reasons are added to it
-)->np.ndarray: # (R, n) shares that sum to 1; NaN in rows with a reason
+)->np.ndarray: # (R, n) shares that sum to the part of the funds that there are; NaN in rows with a reason
     "Shares in inverse proportion to `x`; a row with a value that is missing or not positive gets a reason"
-    bad = ~((x>0) & np.isfinite(x))
+    bad = there & ~((x>0) & np.isfinite(x))
     for i in np.flatnonzero(bad.any(axis=1)):
         each = [f'{id} ({"missing" if np.isnan(v) else f"{v:.4g}"})' for id,v in zip(names[i,bad[i]], x[i,bad[i]], strict=True)]
         why.setdefault(int(i), f'no usable volatility for {", ".join(each)}, which would be held')
-    inverse = 1/np.where(bad, np.nan, x)
+    inverse = np.where(there, 1/np.where(there & ~bad, x, np.nan), 0)
     inverse[list(why)] = np.nan
-    return inverse/inverse.sum(axis=1, keepdims=True)
+    return _in_parts(inverse, there, n)
+
+def _in_parts(x, there, n):
+    "Rows of `x`, zero where nothing is there, scaled to the part of `n` funds that there are"
+    total = x.sum(axis=1, keepdims=True)
+    return x*(there.sum(axis=1, keepdims=True)/n)/np.where(total==0, 1, total)
 
 # %% ../nbs/modules/26_portfolio.ipynb #c7e84027
 @register('portfolio', 'inverse_volatility')
@@ -223,16 +266,17 @@ class InverseVolatility(Rule):
     n:int=5           # Funds to hold
     feature:str='vol' # Name of a volatility feature of the strategy
     constraints:Constraints=Constraints()
+    fewer:str='hold' # With fewer scores than n: 'hold' what is held, or leave the parts of the missing ones in 'cash'
     overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
-    def __post_init__(self): _check_choice(self.n, self.constraints)
+    def __post_init__(self): _check_choice(self.n, self.constraints, self.fewer)
     def want(self, signals)->Target:
-        order,why = choose(signals, self.n)
+        order,there,why,short = picked(signals, self.n, self.fewer)
         vol = np.take_along_axis(pick(signals.features, self.feature, 'portfolio inverse_volatility'), order, axis=1)
-        share = _inverse(vol, signals.view.ids[order], why)*self.constraints.invested
+        share = _inverse(vol, signals.view.ids[order], there, self.n, why)*self.constraints.invested
         fits = cap_weights(share, self.constraints.max_weight)
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = fits
-        return as_target(w, why, self.constraints, (fits!=share).any(axis=1))
+        return as_target(w, why, self.constraints, (fits!=share).any(axis=1), short)
 
 # %% ../nbs/modules/26_portfolio.ipynb #cf88b177
 @register('portfolio', 'score_proportional')
@@ -241,17 +285,18 @@ class ScoreProportional(Rule):
     "The n members with the highest scores, in proportion to them"
     n:int=5 # Funds to hold
     constraints:Constraints=Constraints()
+    fewer:str='hold' # With fewer scores than n: 'hold' what is held, or leave the parts of the missing ones in 'cash'
     overlays:tuple = field(default=(), metadata={'role':'overlay'}) # What scales the whole toward cash
-    def __post_init__(self): _check_choice(self.n, self.constraints)
+    def __post_init__(self): _check_choice(self.n, self.constraints, self.fewer)
     def want(self, signals)->Target:
-        order,why = choose(signals, self.n)
-        s = np.take_along_axis(signals.scores, order, axis=1)
-        for i in np.flatnonzero(~(s>0).all(axis=1)):
-            each = [f'{id} ({v:.4g})' for id,v in zip(signals.view.ids[order[i]], s[i], strict=True) if not v>0]
+        order,there,why,short = picked(signals, self.n, self.fewer)
+        s = np.where(there, np.take_along_axis(signals.scores, order, axis=1), 0)
+        for i in np.flatnonzero((there & ~(s>0)).any(axis=1)):
+            each = [f'{id} ({v:.4g})' for id,v,t in zip(signals.view.ids[order[i]], s[i], there[i], strict=True) if t and not v>0]
             why.setdefault(int(i), f'scores must be positive to be proportions, those of {", ".join(each)} are not')
         s[list(why)] = np.nan
-        share = s/s.sum(axis=1, keepdims=True)*self.constraints.invested
+        share = _in_parts(s, there, self.n)*self.constraints.invested
         fits = cap_weights(share, self.constraints.max_weight)
         w = np.zeros(signals.scores.shape)
         w[np.arange(len(w))[:,None],order] = fits
-        return as_target(w, why, self.constraints, (fits!=share).any(axis=1))
+        return as_target(w, why, self.constraints, (fits!=share).any(axis=1), short)

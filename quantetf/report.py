@@ -38,24 +38,25 @@ from .words import DASH, NBSP, capital, count, known, listing, number, percent
 __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CURVES', 'STRIPS', 'GAINS', 'ENDS', 'PARTS',
            'DIFFERENCES', 'LABELS', 'HEADLINE', 'BACKTEST_TERMS', 'MORE_TERMS', 'LINES', 'OTHER_RULES', 'SECTIONS',
            'COVERED', 'LETTERS', 'QUALITY_TERMS', 'nb', 'anchor', 'plain', 'hundred', 'environment', 'page', 'amount',
-           'dataset_fact', 'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'warnings', 'packet_warnings',
-           'bare_score', 'more_line', 'trade_row', 'total', 'minus', 'fund_sum', 'cash_sum', 'trade_table',
-           'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown', 'spark_scale', 'sparkline',
-           'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption', 'score_table', 'change_verb',
-           'change_rows', 'by_gravity', 'yaml_text', 'universe_text', 'shared_basis', 'packet_basis', 'held_rows',
-           'packet_findings', 'audit_failed', 'page_title', 'production_page', 'plot', 'levels', 'flows_of', 'curves',
-           'before_chosen', 'end_labels', 'growth_plot', 'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row',
-           'year_chart', 'month_table', 'rolling', 'rolling_text', 'rolling_plot', 'histogram', 'histogram_text',
-           'strip_weights', 'strip', 'weight_strips', 'turnover_plot', 'trading_rows', 'more_trading', 'falls',
-           'return_between', 'drawdown_rows', 'fall_chart', 'hold_rows', 'summed', 'by_total', 'middle_together',
-           'gain_bars', 'gain_table', 'gain_view', 'answer', 'difference_row', 'audit_view', 'figure', 'range_line',
-           'leading', 'headline', 'figure_rows', 'sheet_rows', 'weighted_rows', 'relative_rows', 'sharpe_strip',
-           'ratio_rows', 'holdout_rows', 'evidence_view', 'zero_bars', 'signal_view', 'moving_plots', 'moving_plot',
-           'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis', 'backtest_terms', 'year_ends',
-           'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words', 'finding_rows', 'rule_group',
-           'rule_groups', 'action_section', 'quality_sections', 'gap_path', 'coverage_row', 'shown', 'coverage_strips',
-           'basis_cell', 'basis_row', 'era_evidence', 'basis_table', 'change_words', 'change_row', 'change_groups',
-           'quality_facts', 'stated', 'quality_basis', 'quality_warnings', 'quality_findings', 'quality_page']
+           'dataset_fact', 'published_facts', 'hold_facts', 'blocked_facts', 'badges', 'accepted_words', 'warnings',
+           'packet_warnings', 'bare_score', 'more_line', 'how_line', 'trade_row', 'total', 'minus', 'fund_sum',
+           'cash_sum', 'trade_table', 'weight_scale', 'at_percent', 'between', 'dumbbell', 'dumbbells', 'grown',
+           'spark_scale', 'sparkline', 'feature_columns', 'feature_cell', 'score_bar', 'bar_scale', 'score_caption',
+           'score_table', 'change_verb', 'change_rows', 'causes', 'by_gravity', 'yaml_text', 'universe_text',
+           'shared_basis', 'packet_basis', 'held_rows', 'packet_findings', 'audit_failed', 'page_title',
+           'production_page', 'plot', 'levels', 'flows_of', 'curves', 'before_chosen', 'end_labels', 'growth_plot',
+           'drawdown_plot', 'readout', 'calendar', 'triples', 'year_row', 'year_chart', 'month_table', 'rolling',
+           'rolling_text', 'rolling_plot', 'histogram', 'histogram_text', 'strip_weights', 'strip', 'weight_strips',
+           'turnover_plot', 'trading_rows', 'more_trading', 'falls', 'return_between', 'drawdown_rows', 'fall_chart',
+           'hold_rows', 'summed', 'by_total', 'middle_together', 'gain_bars', 'gain_table', 'gain_view', 'answer',
+           'difference_row', 'audit_view', 'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'sheet_rows',
+           'weighted_rows', 'relative_rows', 'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view', 'zero_bars',
+           'signal_view', 'moving_plots', 'moving_plot', 'backtest_facts', 'backtest_warnings', 'backtest_badges',
+           'backtest_basis', 'backtest_terms', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page',
+           'rule_words', 'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
+           'coverage_row', 'shown', 'coverage_strips', 'basis_cell', 'basis_row', 'era_evidence', 'basis_table',
+           'change_words', 'change_row', 'change_groups', 'quality_facts', 'stated', 'quality_basis',
+           'quality_warnings', 'quality_findings', 'quality_page']
 
 # %% ../nbs/modules/50_report.ipynb #15997101
 def nb(text)->str:
@@ -144,6 +145,10 @@ def badges(data:dict, done:str)->list[tuple[str, str]]:
         ('WARN', f"{done}, {count(warn, 'warning')}") if warn else ('PASS', done)
     return [state] + [('SYN', 'Synthetic')]*data['synthetic']
 
+def accepted_words(check:dict)->str:
+    "What a person said who accepted a check that would have blocked"
+    return f"; this would have blocked, and was accepted: “{check['accepted']}”" if check.get('accepted') else ''
+
 def warnings(
     data:dict,
     ours:list, # (name of the check that it explains, sentence); no sentence, no warning
@@ -151,7 +156,7 @@ def warnings(
     "Our own sentences, then the evidence of the other checks that warn"
     made = {c['name'] for c in data['checks']}
     said = [(name if name in made else '', text) for name,text in ours if text]
-    rest = [(c['name'], c['evidence']) for c in data['checks'] if c['status']=='WARN']
+    rest = [(c['name'], c['evidence'] + accepted_words(c)) for c in data['checks'] if c['status']=='WARN']
     return said + [(name, text) for name,text in rest if name not in {n for n,_ in said}]
 
 def packet_warnings(packet:dict)->list[tuple[str, str]]:
@@ -176,10 +181,17 @@ def more_line(packet:dict, r:dict)->str:
     rank = f"rank {r['rank']}" if r['rank'] else ''
     return capital(', '.join(filter(None, [price, cost, score, rank])))
 
+def how_line(r:dict)->str:
+    "When to place the order, and how large it is beside a usual session"
+    part = known(r.get('adv_share'))
+    if part is None or not r['order']: return r.get('window') or ''
+    size = f'{percent(part, 2)} of a usual session' if part>=1e-4 else 'less than 0.01 % of a usual session'
+    return '; '.join(filter(None, [r.get('window'), size]))
+
 def trade_row(packet:dict, r:dict)->dict:
     "A row of the packet with the texts of the trade table"
     verb,kind = VERBS[r['action']]
-    return r | dict(verb=verb, kind=kind, score_text=bare_score(packet, r['score']), more=more_line(packet, r))
+    return r | dict(verb=verb, kind=kind, score_text=bare_score(packet, r['score']), more=more_line(packet, r), how=how_line(r))
 
 # %% ../nbs/modules/50_report.ipynb #ec9e37e1
 def total(rows:list, key:str)->float|None:
@@ -204,6 +216,7 @@ def cash_sum(packet:dict)->dict:
     b,a = packet['book'],packet['after']
     before,after = number(b['cash']),number(a['cash'])
     text = f"{before} {packet['currency']} before, {after} after cost: {percent(a['cash_weight'], 2)} of net asset value."
+    if known(a.get('rounding_residual')) is not None: text += f" Of that, {number(a['rounding_residual'])} is what rounding left over."
     return dict(label='Cash', trades='', now=b['cash_weight'], target=a['cash_target_weight'],
         change=minus(a['cash_target_weight'], b['cash_weight']), notional=None, cost=None, text=text)
 
@@ -335,6 +348,20 @@ def change_rows(packet:dict)->list[dict]|None:
     verbs = [change_verb(d['previous_target'], d['target']) for d in packet['diff']]
     return [d | dict(verb=v, kind=CHANGES[v]) for d,v in zip(packet['diff'], verbs)]
 
+def causes(packet:dict)->dict|None:
+    "The changes by cause: columns of those that moved something, and the rows; None where that is not known"
+    found = packet.get('attribution')
+    if not found: return None
+    keys = [k for k,v in found['one_way'].items() if v>5e-5]
+    def table(key, keys): return [dict(ticker=f['ticker'], change=f['change'], moves=[f[key].get(k) for k in keys]) for f in found['funds']]
+    back = list(dict.fromkeys(k for f in found['funds'] for k,v in (f['reverse'] or {}).items() if abs(v)>5e-5))
+    def heads(keys): return [capital(say.cause_words(k)) for k in keys]
+    notes = [(capital(say.cause_words(k)), percent(found['one_way'][k]), '; '.join(found['evidence'].get(o, '') for o in k.split('+')))
+        for k in keys]
+    quiet = [say.CAUSES[k] for k,v in found['changed'].items() if v and not any(k in o.split('+') for o in keys)]
+    return dict(heads=heads(keys), rows=table('causes', keys), notes=notes, quiet=quiet,
+        back_heads=heads(back), back=table('reverse', back) if back else [])
+
 GRAVITY = ('FAIL', 'BLOCK', 'WARN', 'PASS')
 
 def by_gravity(checks:list)->list[dict]:
@@ -371,10 +398,14 @@ def packet_basis(packet:dict)->list[tuple[str, str, str]]:
     before,b = packet['previous'],packet['book']
     run,*rest = shared_basis(packet)
     book = f"{b['source']}, as of {b['as_of']}: {amount(packet, b['nav'])}, of which cash {amount(packet, b['cash'])}"
+    if b.get('owed'): book += f", {amount(packet, b['owed'])} owed to it"
+    word = [('Accepted', f"{o['check']}: “{o['reason']}”", '') for o in packet.get('accepted', ())]
+    shut = '; '.join(f"{o['instrument_id']} ({o['why']})" for o in packet.get('restricted', ()))
+    left = [('Left alone', shut, '')] if shut else []
     files = 'recommendations.csv, recommendations.json, diff.json and manifest.json hold the same figures at full precision.'
     if packet['status']=='blocked': files = 'A blocked run writes no recommendation file.'
     return [run, ('Previous packet', f"{before['run_id'][:12]}, {before['as_of']}" if before else 'none', ''),
-        *rest, ('Holdings', book, ''), ('Files', files, '')]
+        *rest, ('Holdings', book, ''), *left, *word, ('Files', files, '')]
 
 PACKET_TERMS = [('Score', 'what the funds are ranked by; a fund without one abstains and is never taken for a zero.'),
     ('Notional', 'value at the as-of close of what is to be traded, sized to meet the targets after cost; above zero buys, below sells.'),
@@ -411,10 +442,12 @@ def production_page(
     p,title = packet,say.production_title(packet)
     failed = [(c['name'], c['evidence']) for c in p['checks'] if c['status']=='BLOCK']
     return page('production.html', **p | dict(kind='recommendation packet', title=title, head_title=page_title(p, title, p['as_of']),
-        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [], badges=badges(p, 'Published'),
+        lead=say.production_lead(p), advice=failed if p['status']=='blocked' else [],
+        acceptable=[n.replace(' ', '_') for n,_ in failed if n not in ('weights', 'cash')], badges=badges(p, 'Published'),
         facts=FACTS[p['status']](p), warnings=packet_warnings(p), findings=packet_findings(p), trades=trade_table(p),
         targets=dumbbells(p), holdings=held_rows(p), scores=score_table(p),
-        excluded=p['universe']['excluded'], changes=change_rows(p), checks=by_gravity(p['checks']),
+        excluded=p['universe']['excluded'], changes=change_rows(p), causes=causes(p), uncaused=p.get('attribution', {}) is None,
+        checks=by_gravity(p['checks']),
         provenance=packet_basis(p), definitions=PACKET_TERMS))
 
 # %% ../nbs/modules/50_report.ipynb #b04d3210

@@ -6,14 +6,17 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-from .core import DataError, IntegrityError, NondeterministicRun, Settings
+from .core import DataError, IntegrityError, NondeterministicRun, ParameterError, Settings
 from .store import content_hash, file_hash, inside, package_sources, publishing
 
 # %% auto #0
-__all__ = ['code_hash', 'run_id', 'Run', 'publish_run', 'open_run', 'find_runs', 'previous_run', 'environment']
+__all__ = ['CLOSE', 'code_hash', 'run_id', 'value_differences', 'Run', 'publish_run', 'open_run', 'find_runs', 'previous_run',
+           'find_run', 'environment']
 
 # %% ../nbs/modules/34_runs.ipynb #7e003d36
 def _notebook_code(file):
@@ -42,6 +45,28 @@ def run_id(
 )->str:          # 64 hexadecimal digits
     "The id of a run"
     return content_hash(dict(schema='quantetf.run/1', kind=kind, inputs=inputs))
+
+# %% ../nbs/modules/34_runs.ipynb #7b9e6a47
+CLOSE = 1e-9
+
+def _number(x): return isinstance(x, (int, float)) and not isinstance(x, bool)
+def _short(x): return f'{x:.10g}' if _number(x) else json.dumps(x, ensure_ascii=False)[:60]
+def _called(o, k): return next((str(o[n]) for n in ('ticker', 'name', 'session') if isinstance(o, dict) and o.get(n)), str(k))
+
+def value_differences(
+    old, # Plain data
+    new,
+    where:str='', # Place, for the words
+)->list[str]:
+    "Where two pieces of plain data differ by more than rounding"
+    if _number(old) and _number(new): same = math.isclose(old, new, rel_tol=CLOSE, abs_tol=CLOSE)
+    elif isinstance(old, dict) and isinstance(new, dict):
+        keys = [*old, *(k for k in new if k not in old)]
+        return [d for k in keys for d in value_differences(old.get(k), new.get(k), f'{where}.{k}' if where else str(k))]
+    elif isinstance(old, list) and isinstance(new, list) and len(old)==len(new):
+        return [d for k,(a,b) in enumerate(zip(old, new)) for d in value_differences(a, b, f'{where}[{_called(a, k)}]')]
+    else: same = type(old) is type(new) and old==new
+    return [] if same else [f'{where}: {_short(old)} → {_short(new)}']
 
 # %% ../nbs/modules/34_runs.ipynb #01e18bbd
 @dataclass(frozen=True)
@@ -120,8 +145,8 @@ def find_runs(
     name:str|None=None, # Strategy; all if not given
 )->list[Run]: # Oldest date first; of one date, oldest publication first
     "The published runs of a kind"
-    found = [open_run(o.parent) for o in (settings.runs/kind).glob('*/*/manifest.json') if not o.parent.name.startswith('.')]
-    found = [o for o in found if name is None or o.manifest['name']==name]
+    def ours(folder): return not folder.name.startswith('.') and name in (None, folder.name.rpartition('-')[0])
+    found = [open_run(o.parent) for o in (settings.runs/kind).glob('*/*/manifest.json') if ours(o.parent)]
     return sorted(found, key=lambda o: (o.manifest['when'], (o.folder/'manifest.json').stat().st_mtime_ns, o.id))
 
 def previous_run(
@@ -134,6 +159,20 @@ def previous_run(
     earlier = [o for o in find_runs(settings, kind, name) if o.manifest['when']<before and o.manifest['status']!='blocked']
     return earlier[-1] if earlier else None
 
+def find_run(
+    ref:str|Path, # A folder, or the beginning of an id
+    settings:Settings,
+)->Run:
+    "The run that a folder or an id stands for"
+    for folder in (Path(ref), settings.root/ref, settings.runs/ref):
+        if (folder/'manifest.json').is_file(): return open_run(folder)
+    id = str(ref)
+    there = [o.parent for o in settings.runs.glob(f'*/*/*-{id[:12]}*/manifest.json')] if re.fullmatch('[0-9a-f]{6,64}', id) else []
+    runs = [o for o in map(open_run, there) if o.id.startswith(id)]
+    if len(runs)==1: return runs[0]
+    if runs: raise ParameterError(f'{id} is the beginning of {len(runs)} ids; write more of it')
+    raise ParameterError(f'there is no run {id!r} in {settings.runs.name}; give its folder, or the beginning of its id')
+
 # %% ../nbs/modules/34_runs.ipynb #8e154489
 def environment(
     settings:Settings,
@@ -141,12 +180,13 @@ def environment(
     "Versions, platform and git state of this process"
     import platform
     import subprocess
-    from importlib.metadata import version
+    from importlib.metadata import requires, version
     def git(*args):
         done = subprocess.run(['git', '-C', str(settings.root), *args], capture_output=True, text=True, check=False)
         return done.stdout.strip() if done.returncode==0 else None
     try: commit,dirty = git('rev-parse', 'HEAD'),bool(git('status', '--porcelain'))
     except FileNotFoundError: commit,dirty = None,None
-    packages = {o:version(o) for o in ('quantetf', 'numpy', 'pandas', 'scipy', 'pyarrow', 'exchange-calendars', 'papermill')}
+    needed = sorted(re.match(r'[\w.-]+', o)[0] for o in requires('quantetf') if 'extra ==' not in o)
+    packages = {o:version(o) for o in ('quantetf', *needed)}
     return dict(python=platform.python_version(), system=platform.system(), machine=platform.machine(), packages=packages,
         git=dict(commit=commit, dirty=dirty))

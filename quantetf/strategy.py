@@ -14,14 +14,16 @@ import numpy as np
 from fastcore.basics import patch
 
 from .calendars import Monthly, as_date
+from .constraints import Constraints
 from .core import ConfigError, DataError, ParameterError, QuantETFError, Settings, build, did_you_mean, kinds, read_yaml, resolved
 from .costs import Proportional
+from .policy import AccountRules, CheckLevels, given_levels
 from .portfolio import Signals
 from .store import inside
 
 # %% auto #0
-__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'make_strategy', 'load_strategy',
-           'strategy_config']
+__all__ = ['Book', 'Decision', 'Execution', 'LongOnly', 'long_only', 'Blend', 'Strategy', 'part_of', 'make_strategy',
+           'load_strategy', 'strategy_config']
 
 # %% ../nbs/modules/27_strategy.ipynb #2a78bed8
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Book:
     session:object=None # After whose close this is
     nav_history:np.ndarray|None=None # (T,) value after each close up to this one, without deposits and withdrawals; None: not known
     @property
-    def nav(self)->float: return float(self.shares@self.price) + self.cash + self.owed
+    def nav(self)->float: return float(self.shares.dot(self.price)) + self.cash + self.owed
     @property
     def weights(self)->np.ndarray: # (N,) fractions of `nav`; the rest is cash
         return self.shares*self.price/self.nav
@@ -53,7 +55,7 @@ class Decision:
     @property
     def view(self): return self.signals.view
     def __repr__(self): return f'Decision({len(self)} x {self.weights.shape[1]}; {self.status.count("hold")} hold)'
-    def _repr_html_(self): return _decision_frame(self).style.format('{:.1%}', na_rep='–').to_html()
+    def _repr_html_(self): return _decision_frame(self).style.set_uuid('decision').format('{:.1%}', na_rep='–').to_html()
 
 def _decision_frame(decision):
     "Weights of the funds that are ever chosen, and cash, one row for each session"
@@ -169,6 +171,8 @@ class Strategy:
     description:str = ''      # In a sentence, for reports
     accept_mixed:tuple = ()   # Tickers whose prices may be adjusted in some years and not in others
     holdout:str|None = None   # First day of a reserve that backtests leave alone unless they are given an end, YYYY-MM-DD
+    account:AccountRules = AccountRules() # What may be done to an account; for production alone
+    checks:CheckLevels = CheckLevels()    # When a check warns or blocks; for production alone
     name:str = 'unnamed'      # Stem of the config file
 
     @property
@@ -202,12 +206,14 @@ def signals(self:Strategy, view)->Signals:
 
 @patch
 def choose(self:Strategy, signals, book=None)->Decision:
-    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none"
+    "Target weights from signals; `book` is for signals of one session, an account in cash counts as none unless its funding is phased"
     asks = any(getattr(o, 'uses_book', False) for o in getattr(self.portfolio, 'overlays', ())) # For more than the weights
-    held = None if book is None or not book.shares.any() else book.weights
+    phased = getattr(getattr(self.portfolio, 'constraints', None), 'first_purchase', 'exempt')=='phased'
+    held = None if book is None or not (np.count_nonzero(book.shares) or phased) else book.weights
     t = self.portfolio.construct(signals, held, book) if asks else self.portfolio.construct(signals, held)
     w = t.weights
-    if not (w.min()>=0 and w.sum(axis=1).max()<=1+1e-9): w = long_only(w, signals.view.sessions, signals.view.ids)
+    fine = np.minimum.reduce(w, axis=None)>=0 and np.maximum.reduce(np.add.reduce(w, axis=1))<=1+1e-9
+    if not fine: w = long_only(w, signals.view.sessions, signals.view.ids)
     return Decision(w, t.cash, t.status, t.reason, t.binding, signals)
 
 @patch
@@ -216,22 +222,28 @@ def decide(self:Strategy, view, book=None)->Decision:
     return self.choose(self.signals(view), book)
 
 # %% ../nbs/modules/27_strategy.ipynb #be0acdc4
-def _inlined(universe, configs, where):
-    "A universe section with the keys of its file in place of the file's name"
-    if not isinstance(universe, dict) or 'file' not in universe: return universe
-    listed = read_yaml(inside(configs, universe['file']))
-    rest = {k:v for k,v in universe.items() if k!='file'}
-    both = ', '.join(sorted(set(rest) & set(listed)))
-    if both: raise ConfigError(f'{where}.universe: {both} given here and in {universe["file"]}')
-    return listed | rest
+def _inlined(universe, configs, where, seen=()):
+    "A universe section, and those in it, with the keys of its file in place of the file's name"
+    if not isinstance(universe, dict): return universe
+    if file := universe.get('file'):
+        if file in seen: raise ConfigError(f'{where}: {file} contains itself')
+        try: listed = read_yaml(inside(configs, file))
+        except ConfigError as e: raise ConfigError(f'{where}.file: {e}') from None
+        rest = {k:v for k,v in universe.items() if k!='file'}
+        both = ', '.join(sorted(set(rest) & set(listed)))
+        if both: raise ConfigError(f'{where}: {both} given here and in {file}')
+        return _inlined(listed | rest, configs, where, (*seen, file))
+    if not isinstance(universe.get('of'), list): return universe
+    return universe | dict(of=[_inlined(o, configs, f'{where}.of[{i}]', seen) for i,o in enumerate(universe['of'])])
 
+_PLAIN = dict(execution=Execution, account=AccountRules, checks=CheckLevels, constraints=Constraints)
 _ROLES = dict(universe='universe', alpha='alpha', portfolio='portfolio', costs='costs', schedule='schedule', risk='risk')
 
-def _section(key, value, where):
+def part_of(key, value, where):
     "One section of a strategy config as an object"
     from quantetf.core import _typed
     if key in _ROLES: return build(_ROLES[key], value, where)
-    if key=='execution': return _typed(value, Execution, where)
+    if key in _PLAIN: return _typed(given_levels(value, where) if key=='checks' else value, _PLAIN[key], where)
     if key=='features':
         if not isinstance(value, dict): raise ConfigError(f'{where}: expected names of features, got {value!r}')
         return {k:build('feature', v, f'{where}.{k}') for k,v in value.items()}
@@ -257,7 +269,7 @@ def _names(value, where):
 
 # %% ../nbs/modules/27_strategy.ipynb #e82c1a47
 _NEEDED = 'universe', 'features', 'alpha', 'portfolio'
-_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'holdout'
+_OPTIONAL = 'costs', 'schedule', 'execution', 'risk', 'benchmark', 'description', 'accept_mixed', 'holdout', 'account', 'checks'
 
 def make_strategy(
     config:dict,      # Sections as read from YAML
@@ -270,8 +282,8 @@ def make_strategy(
     for k in config:
         if k not in _NEEDED+_OPTIONAL: raise ConfigError(f'{where}: unknown section {k!r}{did_you_mean(k, _NEEDED+_OPTIONAL)}')
     if (missing := [k for k in _NEEDED if k not in config]): raise ConfigError(f'{where}: section {", ".join(missing)} is missing')
-    config = config | dict(universe=_inlined(config['universe'], configs or Path(), where))
-    strategy = Strategy(name=name, **{k:_section(k, v, f'{where}: {k}') for k,v in config.items()})
+    config = config | dict(universe=_inlined(config['universe'], configs or Path(), f'{where}: universe'))
+    strategy = Strategy(name=name, **{k:part_of(k, v, f'{where}: {k}') for k,v in config.items()})
     _wired(strategy, where)
     return strategy
 
@@ -291,6 +303,8 @@ def _wired(strategy, where):
                 f'features has {", ".join(strategy.features) or "none"}')
     n,listed = getattr(strategy.portfolio, 'n', 0) or 0,getattr(strategy.universe, 'tickers', None)
     if listed and n>len(listed): raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, the list has {len(listed)}')
+    k = min((o.k for o in getattr(strategy.universe, 'filters', ()) if getattr(o, '_kind', '')=='top_k'), default=n)
+    if n>k: raise ConfigError(f'{where}: portfolio.n: {n} funds are wanted, and the filter top_k takes {k}')
     if getattr(strategy.portfolio, 'needs_risk', False) and strategy.risk is None:
         raise ConfigError(f'{where}: portfolio {strategy.portfolio._kind} needs a section risk; kinds: {", ".join(sorted(kinds("risk")))}')
 
@@ -313,5 +327,8 @@ def strategy_config(
     strategy:Strategy,
 )->dict: # Plain data
     "Every parameter of a strategy, defaults included; what its runs are identified by"
+    if (made := getattr(strategy, 'written', None)) is not None: return made # Of several strategies in one account
     config = resolved(strategy, kind=False)
-    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k]!=[]}
+    for k,usual in (('account', AccountRules()), ('checks', CheckLevels())):
+        config[k] = {n:v for n,v in config[k].items() if v!=resolved(usual, kind=False)[n]}
+    return {k:config[k] for k in (*_NEEDED, *_OPTIONAL) if config[k] is not None and config[k] not in ([], {}) or k=='features'}

@@ -37,13 +37,14 @@ class Tranches(Rule):
     def n(self): return getattr(self.of, 'n', None)
     def want(self, signals)->Target:
         due,decided = _decided(self.of, signals, 2*self.k)
-        w,why = np.zeros(signals.scores.shape),{}
+        w,why,short = np.zeros(signals.scores.shape),{},{}
         for i,session in enumerate(signals.view.sessions):
             rows,problem = _latest(due, decided, session, self.k)
-            if problem: why[i] = problem
-            else: w[i] = decided.weights[rows].sum(axis=0)/self.k
+            if problem: why[i] = problem; continue
+            w[i] = decided.weights[rows].sum(axis=0)/self.k
+            if said := [f'{due[r]}: {decided.reason[r]}' for r in rows if decided.reason[r]]: short[i] = '; '.join(said)
         w[signals.view.closed()] = 0
-        return as_target(w, why, self.constraints)
+        return as_target(w, why, self.constraints, None, short)
 
 # %% ../nbs/modules/27_tranches.ipynb #a7abdc30
 def _decided(rule, signals, back):

@@ -10,18 +10,19 @@ from math import isfinite
 from numbers import Real
 
 # %% auto #0
-__all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'RATIOS', 'BASIS_WORDS', 'known', 'number', 'percent', 'points',
-           'small', 'count', 'listing', 'some', 'capital', 'weekday', 'years_between', 'by_action', 'held',
+__all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'CAUSES', 'RATIOS', 'BASIS_WORDS', 'known', 'number', 'percent',
+           'points', 'small', 'count', 'listing', 'some', 'capital', 'weekday', 'years_between', 'by_action', 'held',
            'trades_title', 'production_title', 'change_sentence', 'weights_phrase', 'upkeep_sentence', 'when_sentence',
            'hold_lead', 'blocked_lead', 'production_lead', 'trades_finding', 'targets_finding', 'distance', 'furthest',
-           'hold_finding', 'changes_finding', 'cut', 'score_text', 'scores_finding', 'checks_finding', 'basis_finding',
-           'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence', 'chosen_note', 'convention_notes',
-           'backtest_lead', 'figures_finding', 'growth_finding', 'years_finding', 'weights_finding', 'turnover_finding',
-           'drawdowns_finding', 'signal_finding', 'confidence', 'band', 'confidence_phrase', 'evidence_finding',
-           'evidence_notes', 'holdout_note', 'holds_finding', 'outermost', 'brought', 'contribution_finding',
-           'flows_finding', 'audit_verdict', 'audit_finding', 'audit_odds', 'changes_of', 'change_counts',
-           'mixed_funds', 'attention', 'quality_title', 'session_words', 'group_words', 'quality_lead', 'mixed_note',
-           'unknown_note', 'restated_note', 'coverage_finding', 'basis_years_finding', 'changes_since_finding']
+           'hold_finding', 'cause_words', 'causes_said', 'changes_finding', 'cut', 'score_text', 'scores_finding',
+           'checks_finding', 'basis_finding', 'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence',
+           'chosen_note', 'assumed_static', 'convention_notes', 'backtest_lead', 'figures_finding', 'growth_finding',
+           'years_finding', 'weights_finding', 'turnover_finding', 'drawdowns_finding', 'signal_finding', 'confidence',
+           'band', 'confidence_phrase', 'evidence_finding', 'evidence_notes', 'holdout_note', 'holds_finding',
+           'outermost', 'brought', 'contribution_finding', 'flows_finding', 'audit_verdict', 'audit_finding',
+           'audit_odds', 'changes_of', 'change_counts', 'mixed_funds', 'attention', 'quality_title', 'session_words',
+           'group_words', 'quality_lead', 'mixed_note', 'unknown_note', 'restated_note', 'coverage_finding',
+           'basis_years_finding', 'changes_since_finding']
 
 # %% ../nbs/modules/48_words.ipynb #7fcb2abe
 MINUS,NBSP,DASH = '\u2212','\u00a0','\u2013'
@@ -236,6 +237,20 @@ def hold_finding(packet:dict)->str:
         f"{percent(way)} one way would restore them all.")
 
 # %% ../nbs/modules/48_words.ipynb #1aacf024
+CAUSES = dict(code='code', market_days='new market days', data='revised data', universe='universe', config='config', holdings='account')
+
+def cause_words(key:str)->str:
+    "A cause, or several that cannot be told apart"
+    return listing([CAUSES[k] for k in key.split('+')])
+
+def causes_said(packet:dict)->str:
+    "What the changes of targets come from, in a sentence"
+    size = {k:v for k,v in ((packet.get('attribution') or {}).get('one_way') or {}).items() if v>5e-5}
+    if not size: return ''
+    if len(size)==1: return f' All of it comes from {cause_words(next(iter(size)))}.'
+    def said(k, v): return f'{cause_words(k)} {"move" if k in ("market_days", "data") else "moves"} {percent(v)}'
+    return ' ' + capital(listing([said(*o) for o in size.items()])) + ' one way.'
+
 def changes_finding(packet:dict)->str:
     "How the targets differ from those of the previous packet"
     diff,since = packet['diff'],packet['previous']['as_of']
@@ -248,7 +263,7 @@ def changes_finding(packet:dict)->str:
     rest = len(moved)-len(new)-len(gone)
     said += [f"{count(rest, 'fund')} {'changes' if rest==1 else 'change'} weight"]*bool(rest)
     tail = f"; {count(kept, 'target')} {'is' if kept==1 else 'are'} unchanged." if kept else '.'
-    return capital(listing(said) + tail)
+    return capital(listing(said) + tail + causes_said(packet))
 
 # %% ../nbs/modules/48_words.ipynb #489302ff
 def cut(
@@ -342,12 +357,22 @@ def chosen_note(data:dict)->str:
     if on>=data['end']: return f'The fund list was chosen on {on}, with these results already known: a list that knows who survived.'
     return f'The fund list was chosen on {on}: results before that date know who survived, and are shaded.'
 
+def assumed_static(config)->list[str]:
+    "Facts that a config, or a part of one, wants to use before they were known, in words"
+    if isinstance(config, dict): mine,parts = config.get('assume_static') is True,list(config.values())
+    else: mine,parts = False,config if isinstance(config, (list, tuple)) else []
+    own = [str(config.get('fact') or config.get('kind', 'a fact')).rpartition(':')[2].replace('_', ' ')] if mine else []
+    return list(dict.fromkeys(own + [o for part in parts for o in assumed_static(part)]))
+
 def convention_notes(data:dict)->list[str]:
     "Conventions that a person could not have traded by"
     said = dict(
         fill=('same_close', 'Decided and filled on the same close: a convention to compare with other engines, not one to trade by.'),
         sizing=('at_fill', 'Share counts are computed from the prices of the fill itself, which nobody knows beforehand.'))
-    return [text for key,(value,text) in said.items() if data.get(key)==value]
+    static = assumed_static(data.get('config'))
+    late = [f'Used before it was known, because the strategy says so (assume_static: true): {listing(static)}. '
+        'Decisions of the past rest on what was learned later.'] if static else []
+    return [text for key,(value,text) in said.items() if data.get(key)==value] + late
 
 def backtest_lead(data:dict)->str:
     "What was tested"

@@ -9,7 +9,7 @@ from quantetf.backtest.engine import backtest, benchmark_nav
 from quantetf.backtest.simulate import Ledger, simulate
 from quantetf.calendars import Explicit, sessions_between
 from quantetf.core import DataError, ParameterError
-from quantetf.costs import CommissionTerms, Proportional
+from quantetf.costs import CommissionTerms, CostTerms, Proportional
 from quantetf.data.check import sample_panel
 from quantetf.data.view import Events, Panel
 from quantetf.metrics import month_figures
@@ -105,3 +105,37 @@ def test_the_last_close_is_that_of_pandas():
 def test_a_benchmark_that_ends_too_early_is_refused():
     panel = sample_panel()
     with pytest.raises(DataError, match='benchmark GONE closed on'): benchmark_nav(panel, 'GONE', 300, 624, 1.)
+
+
+LONG = sessions_between('2012-01-02', '2017-12-29')
+
+
+def busy(seed, days=LONG, n=40):
+    "As traded, with splits, dividends paid later, closes that are missing and funds that end"
+    (S,N),rng = (len(days), n),np.random.default_rng(seed)
+    total = 50*np.exp(np.cumsum(rng.normal(.0003, .011, (S, N)), axis=0))
+    split,ends = np.ones((S, N)),np.full(N, S)
+    split[rng.integers(100, S-100, N//2),np.arange(0, N, 2)] = rng.choice([2., .5, 1.5], N//2)
+    ends[::10] = rng.integers(S//3, S-1, len(ends[::10]))
+    close = total/np.cumprod(split, axis=0)
+    ex,col = np.array([(t, j) for t in range(40, S, 63) for j in range(N)]).T
+    events = Events(ex, np.minimum(ex+10, S), col, .004*close[ex,col], ends, np.full(N, np.nan))
+    none = (rng.random((S, N))<.001) | (np.arange(S)[:,None]>ends)
+    none[ends[::10],np.arange(0, N, 10)] = False
+    return Panel(days, [f'F{j:02d}' for j in range(N)], dict(close=np.where(none, np.nan, close), split=split), events=events)
+
+
+@pytest.mark.parametrize('seed,rules', [(0, Execution()), (1, Execution(min_trade=2000.)), (2, Execution(lot=10)), (3, Execution(band=.01)),
+    (4, Execution(shares='fractional')), (5, Execution('same_close', 'at_fill', 'fractional'))])
+def test_many_at_once_and_one_by_one_are_one_account(seed, rules):
+    panel,rows = busy(seed),np.arange(260, 1500, 5)
+    there = ~np.isnan(panel._fields['close'][rows]) & (panel._events.closed>rows[:,None])
+    weights = np.random.default_rng(seed).random(there.shape)*there
+    weights[weights<np.sort(weights, axis=1)[:,-8:-7]] = 0
+    weights *= .99/weights.sum(axis=1, keepdims=True)
+    terms = CostTerms(np.full(weights.shape, .001))
+    a,b = (simulate(panel, rows, o, terms, rules, 250, 1505, 1e6) for o in (weights, lambda k, book: weights[k]))
+    assert a.fills.tolist()==b.fills.tolist() and a.why.tolist()==b.why.tolist()
+    assert 'late' in a.why
+    np.testing.assert_allclose(a.nav, b.nav, rtol=1e-11)
+    np.testing.assert_allclose(a.trades, b.trades, rtol=1e-7, atol=1e-7)

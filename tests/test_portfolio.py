@@ -2,7 +2,7 @@
 
 Stated tolerances: weights within 1e-4 of the other solver's, its objective never better than ours by more than 1e-8 of it. Real
 covariances are Ledoit-Wolf's over 252 sessions of twenty funds; without the real data those of random returns are used. PyPortfolioOpt
-runs in `.peers` (`make peers`); skfolio is tried where it is installed. Both are skipped, with the reason, where they are absent.
+and skfolio run in `.peers` (`make peers`), and are skipped, with the reason, where it is absent.
 """
 import json
 import os
@@ -10,6 +10,7 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import fastcore
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,15 +21,15 @@ from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
 
 from quantetf.backtest.engine import backtest
-from quantetf.constraints import GroupLimit, Limits
+from quantetf.constraints import Constraints, GroupLimit, Limits, check_weights
 from quantetf.core import ConfigError, read_yaml
 from quantetf.costs import Proportional
 from quantetf.data.check import check_component, sample_panel
 from quantetf.data.view import Fact, Panel
-from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, Skfolio, hrp_order, hrp_weights, risk_budget_weights
+from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, hrp_order, hrp_weights, risk_budget_weights
 from quantetf.overlays import DrawdownControl, TrendGate, VolatilityTarget
-from quantetf.portfolio import Signals, TopNEqual
-from quantetf.risk import LedoitWolf, Risk
+from quantetf.portfolio import InverseVolatility, ScoreProportional, Signals, TopNEqual
+from quantetf.risk import Risk
 from quantetf.strategy import Book, make_strategy
 from quantetf.universe import Universe
 
@@ -213,17 +214,64 @@ def test_against_pyportfolioopt(source):
 
 # ---- skfolio
 
-def test_skfolio_is_asked_where_it_is_installed():
-    pytest.importorskip('skfolio', reason='skfolio is not installed')
-    panel = sample_panel()
-    view,five = panel.view('2024-06-28'),np.isin(panel.ids, ['BOND', 'CORE', 'EMKT', 'GOLD', 'TECH'])[None]
-    one = Signals(view, Universe(five, np.where(five, '', 'out')), {}, np.where(five, 1., np.nan), LedoitWolf(126, .8))
-    t = Skfolio('skfolio.optimization:MeanRisk', window=126, min_obs=.8).construct(one)
-    from quantetf.risk import Sample
-    least = MinimumVariance().construct(Signals(view, one.universe, {}, one.scores, Sample(126, .8)))
-    np.testing.assert_allclose(t.weights, least.weights, atol=1e-4)
-    t = Skfolio('skfolio.optimization:InverseVolatility', window=126, min_obs=.8).construct(one)
-    assert t.status==['ok'] and abs(t.weights.sum()-1)<1e-12
+BUDGET = (np.linspace(1, 3, 20)/np.linspace(1, 3, 20).sum()).tolist()
+MORE = [*JOBS[:3], dict(kind='risk_parity', value=None), dict(kind='risk_parity', value=BUDGET), dict(kind='hrp')]
+THEIRS = [*RULES[:3], RiskParity(), RiskParity(budget={f'F{j:03d}':b for j,b in enumerate(BUDGET)}), HRP(distance='direct')]
+
+
+@cache
+def skfolio(source):
+    "(covariances, expected returns, what skfolio says)"
+    covs,mu = covariances(source)
+    covs = [c[np.ix_(k, k)] for c in covs[::3] for k in [np.argsort(np.diag(c), kind='stable')]]
+    told = json.dumps(dict(jobs=MORE, mu=mu.tolist(), covs=[c.tolist() for c in covs]))
+    command = [ROOT/'.peers'/'bin'/'python', ROOT/'tests'/'peer_skfolio.py', Path(fastcore.__file__).parent.parent]
+    env = {**os.environ, 'PYTHONPATH':str(ROOT), 'OPENBLAS_NUM_THREADS':'1'}
+    done = subprocess.run(command, input=told, capture_output=True, text=True, env=env)
+    assert done.returncode==0, done.stderr[-2000:]
+    return covs,mu,json.loads(done.stdout)
+
+
+peers = pytest.mark.skipif(not (ROOT/'.peers'/'.ready').exists(), reason='the environment .peers is absent: make peers')
+
+
+def uneven(w, cov, budget):
+    "How far contributions to the risk are from a budget, at most"
+    return np.abs(w*(cov@w)/(w@cov@w) - budget).max()
+
+
+@peers
+@pytest.mark.parametrize('source', SOURCES)
+def test_against_skfolio(source):
+    covs,mu,said = skfolio(source)
+    even = np.full(20, .05)
+    goals = [lambda w, c: -w@c@w, lambda w, c: mu@w - 4*w@c@w, lambda w, c: mu@w,
+        lambda w, c: -uneven(w, c, even), lambda w, c: -uneven(w, c, np.array(BUDGET)), lambda w, c: 0.]
+    for rule,theirs,goal in zip(THEIRS, said['weights'], goals, strict=True):
+        for cov,w in zip(covs, map(np.array, theirs), strict=True):
+            ours = weights(rule, cov, mu)
+            np.testing.assert_allclose(ours, w, atol=1e-12 if rule is THEIRS[-1] else 1e-4, err_msg=repr(rule))
+            assert goal(ours, cov)>=goal(w, cov) - 1e-8*abs(goal(w, cov)) - 1e-14, rule
+
+
+@peers
+def test_the_bridge_to_skfolio():
+    "The rule `skfolio`, where skfolio is, against our own rules on the same returns"
+    said = skfolio('random')[2]['bridge']
+    for name in ('MeanRisk', 'RiskBudgeting'):
+        o = said[name]
+        assert o['status']==['ok', ''] and max(o['ours'])>.3
+        np.testing.assert_allclose(o['theirs'], o['ours'], atol=1e-4)
+    assert sorted(said['EqualWeighted'])==[0]*3 + [.2]*5
+
+
+@peers
+@pytest.mark.skipif(not GOLDEN.exists(), reason='the file of reference numbers is absent')
+def test_shrinkage_of_skfolio_is_the_golden_one():
+    "On its own data set; ours is held against the same numbers in test_risk.py"
+    golden,said = json.loads(GOLDEN.read_text())['shrinkage'],skfolio('random')[2]['shrinkage']
+    assert said['shape']==[2263, 20]
+    for k in ('ledoit_wolf', 'oas'): assert said[k]==pytest.approx(golden[k], rel=1e-10)
 
 
 # ---- what every portfolio has to satisfy
@@ -272,6 +320,53 @@ def test_the_unit_of_the_covariance_does_not_matter(seed, n, power):
     cov = random_cov(seed, n)
     for rule in [RiskParity(), HRP(), MinimumVariance(constraints=Limits(min(1., 2.5/n)))]:
         np.testing.assert_allclose(weights(rule, 10**power*cov), weights(rule, cov), atol=1e-11)
+
+
+def simple(n, cap, m):
+    "Rules that look at scores and one number each"
+    c = Constraints(cap, .02)
+    return [rule for fewer in ('hold', 'cash') for rule in (TopNEqual(m, c, fewer=fewer), InverseVolatility(m, 'vol', c, fewer=fewer),
+        ScoreProportional(m, c, fewer=fewer))]
+
+
+def scored(seed, n, out):
+    "Signals of an evening on which some have no score"
+    rng = np.random.default_rng(seed)
+    s = evening(np.eye(n), np.where(rng.random(n)<out, np.nan, rng.uniform(.01, 1, n)))
+    s.features['vol'] = rng.uniform(.03, .4, (1, n))
+    return s
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, sizes, st.floats(1.1, 4.), st.sampled_from([0., .3, .7]))
+def test_simple_rules_keep_the_same_promises(seed, n, room, out):
+    "Sum with cash, bounds, the order of funds, the unit of scores and volatilities, for those that hold and those that go to cash"
+    s,m = scored(seed, n, out),max(1, n*2//3)
+    k,have = np.random.default_rng(seed+1).permutation(n),int((~np.isnan(s.scores)).sum())
+    other = Signals(s.view, s.universe, {'vol':s.features['vol'][:,k]}, s.scores[:,k])
+    larger = Signals(s.view, s.universe, {'vol':8*s.features['vol']}, 8*s.scores)
+    for rule in simple(n, min(1., room/m), m):
+        t = rule.construct(s)
+        assert (t.status==['hold'])==(have<m and rule.fewer=='hold')
+        if t.status==['hold']: assert np.isnan(t.weights).all(); continue
+        w = t.weights[0]
+        assert abs(w.sum()+t.cash[0]-1)<1e-12 and w.min()>=0 and w.max()<=rule.constraints.max_weight+1e-12
+        assert (w>0).sum()==min(have, m) and not w[np.isnan(s.scores[0])].any()
+        assert w.sum()==pytest.approx(.98*min(have, m)/m, abs=1e-12)
+        np.testing.assert_allclose(rule.construct(other).weights[0], w[k], atol=1e-12)
+        assert ((rule.construct(other).weights[0]>0)==(w[k]>0)).all()
+        np.testing.assert_allclose(rule.construct(larger).weights[0], w, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, sizes, st.floats(-3, 3))
+def test_returns_and_risks_in_another_unit_are_the_same_problem(seed, n, power):
+    cov,mu,k = random_cov(seed, n),np.random.default_rng(seed).normal(.05, .05, n),10**power
+    rule = MeanVariance(4., constraints=Limits(min(1., 2.5/n)))
+    np.testing.assert_allclose(weights(rule, k*cov, k*mu), weights(rule, cov, mu), atol=1e-9)
+    tight = MeanVariance(target_volatility=.2*k**.5, constraints=Limits(max_cash=1.))
+    loose = MeanVariance(target_volatility=.2, constraints=Limits(max_cash=1.))
+    np.testing.assert_allclose(weights(tight, k*cov, mu), weights(loose, cov, mu), atol=1e-6)
 
 
 @settings(max_examples=15, deadline=None)
@@ -330,3 +425,183 @@ def test_a_strategy_without_a_risk_model_is_refused():
 def test_tree_order_ties_go_by_id():
     assert hrp_order(np.eye(5)).tolist()==hrp_order(np.eye(5)).tolist()
     np.testing.assert_allclose(hrp_weights(np.eye(4)), 1/4)
+
+
+# ---- fewer scores than funds
+
+def by_hand(close, days, cash, n, lookback=126):
+    "Dual momentum in pandas: the n best of those that beat cash, an n-th each, what is missing in cash"
+    rows = []
+    for d in days:
+        seen = close[:d]
+        gain = seen.iloc[-1]/seen.iloc[-1-lookback] - 1
+        best = gain[gain>gain[cash]].sort_values(ascending=False, kind='stable')[:n]
+        rows.append(pd.Series(1/n, best.index))
+    return pd.DataFrame(rows, days).reindex(columns=close.columns).fillna(0)
+
+
+@pytest.mark.parametrize('source', SOURCES)
+def test_dual_momentum_goes_to_cash(source):
+    "Month by month through falling markets, against pandas"
+    from quantetf.calendars import Monthly, sessions_between
+    if source=='real':
+        names = [*CORE, 'BIL']
+        closes = {o:pd.read_csv(SHARED/'yahoo_daily'/f'{o}.csv', index_col=0, parse_dates=True).AdjClose for o in names}
+        close = pd.DataFrame(closes).loc['2007-06-01':'2024-06-28'].sort_index(axis=1)
+    else:
+        days = sessions_between('2007-06-01', '2012-12-31')
+        steps = np.random.default_rng(2).normal(-1e-4, .01, (len(days), 7))*np.array([0, 1, 1, 1, 1, 1, 1]) + 5e-5
+        close = pd.DataFrame(np.exp(steps.cumsum(axis=0)), pd.DatetimeIndex(days), ['BIL', *'CDEFGH'])
+    x = close.to_numpy()
+    panel = Panel(close.index.to_numpy('datetime64[D]'), close.columns.tolist(), dict(close=x, tr=x))
+    days = Monthly().dates(panel.sessions[130], panel.sessions[-1])
+    want = by_hand(close, days, 'BIL', 5)
+    parts = dict(universe=dict(kind='all'), features={}, alpha=dict(kind='dual_momentum', lookback=126, against='BIL'))
+    rule = dict(kind='top_n_equal', n=5, fewer='cash')
+    d = make_strategy(parts | dict(portfolio=rule)).decide(panel.view(days))
+    np.testing.assert_allclose(d.weights, want, atol=1e-15)
+    np.testing.assert_allclose(d.cash, 1 - want.sum(axis=1), atol=1e-12)
+    count = (want>0).sum(axis=1).to_numpy()
+    assert set(d.status)=={'ok'} and (count<5).sum()>5 and count.min()<3
+    assert all((f'only {k} of 5' in o) if k<5 else o=='' for k,o in zip(count, d.reason, strict=True))
+    held = make_strategy(parts | dict(portfolio=rule | dict(fewer='hold'))).decide(panel.view(days))
+    assert [o=='hold' for o in held.status]==(count<5).tolist()
+    ok = count>=5
+    np.testing.assert_array_equal(held.weights[ok], d.weights[ok])
+
+
+def test_no_members_are_no_opinion():
+    "A fund that is no member has not been turned down by anybody, so an evening without enough of them is held"
+    s = evening(np.eye(4), [.1, .2, .3, np.nan])
+    rules = TopNEqual(4, fewer='cash'),RiskParity(4, fewer='cash'),HRP(4, fewer='cash')
+    for rule in rules: assert rule.construct(s).status==['ok'] and abs(rule.construct(s).cash[0]-.25)<1e-12
+    out = Signals(s.view, Universe(np.array([[True, True, True, False]]), None), {}, s.scores, s.risk_model)
+    for rule in rules: assert rule.construct(out).reason==['only 3 of 4 funds may be held']
+    nobody = Signals(s.view, Universe(np.zeros((1, 4), bool), None), {}, s.scores, s.risk_model)
+    assert RiskParity(fewer='cash').construct(nobody).status==['hold']
+
+
+def test_a_part_in_cash_survives_buffer_overlay_turnover_and_tranches():
+    parts = STRATEGY | dict(alpha=dict(kind='trend_gated', of=dict(kind='rank', feature='mom'), gate='mom', above=.04))
+    panel = sample_panel()
+    def decided(**portfolio): return backtest(make_strategy(parts | dict(portfolio=portfolio)), panel, '2023-01-03').decision
+    plain = decided(kind='top_n_equal', n=5, fewer='cash')
+    short = np.array([bool(o) for o in plain.reason])
+    assert 3<short.sum() and set(plain.status)=={'ok'}
+    many = [decided(kind='top_n_equal', n=5, fewer='cash', buffer=2),
+        decided(kind='top_n_equal', n=5, fewer='cash', overlays=[dict(kind='trend_gate', ticker='CORE', window=60, below=.5)]),
+        decided(kind='top_n_equal', n=5, fewer='cash', constraints=dict(max_turnover=.9))]
+    for d in many: assert d.reason==plain.reason
+    np.testing.assert_allclose(many[0].weights, plain.weights, atol=1e-15)
+    three = decided(kind='tranches', k=2, of=dict(kind='top_n_equal', n=5, fewer='cash'))
+    np.testing.assert_allclose(three.weights[3:], (plain.weights[3:]+plain.weights[2:-1])/2, atol=1e-15)
+    assert all(bool(o)==(short[i] or short[i-1]) for i,o in enumerate(three.reason) if i>2)
+
+
+# ---- limits, looked at again
+
+def test_group_limits_are_not_for_rules_that_cannot_see_them():
+    for kind in ('risk_parity', 'hrp', 'top_n_equal', 'inverse_volatility', 'skfolio'):
+        rule = dict(kind=kind, constraints=dict(groups=[dict(fact='asset_class', value='bond', max=.2)]))
+        if kind=='skfolio': rule['estimator'] = 'skfolio.optimization:MeanRisk'
+        with pytest.raises(ConfigError, match='portfolio.constraints.groups: unknown key'): make_strategy(STRATEGY | dict(portfolio=rule))
+
+
+@pytest.mark.parametrize('source', SOURCES)
+def test_an_optimisers_weights_pass_the_check_and_others_do_not(source):
+    "Groups, beta and tracking error, from the weights alone"
+    classes = ['bond', 'equity', 'equity', 'gold']*5
+    groups = GroupLimit('asset_class', 'bond', .3, 1.),GroupLimit('asset_class', 'gold', 0., .15)
+    limits = Limits(.3, groups=groups, benchmark='F010', min_beta=.3, max_tracking_error=.12)
+    solved = 0
+    for cov in covariances(source)[0]:
+        one = evening(cov, None, classes)
+        t = MinimumVariance(constraints=limits).construct(one)
+        if t.status!=['ok']: continue
+        solved += 1
+        view,risk = one.view,Risk(one.view.ids, cov)
+        def said(w, c=limits, view=view, risk=risk): return check_weights(w, c, ids=view.ids, view=view, risk=risk)
+        w = t.weights[0]
+        assert said(w)==[]
+        bonds,gold = (np.array([o==c for o in classes]) for c in ('bond', 'gold'))
+        assert any('asset_class bond is 0.2' in o for o in said(np.where(bonds, w*.29/w[bonds].sum(), w*.71/w[~bonds].sum())))
+        assert any('asset_class gold is 0.2' in o for o in said(np.where(gold, .04, w*.8/w[~gold].sum())))
+        beta = cov[10]@w/cov[10,10]
+        assert any('beta to F010 is' in o for o in said(w, Limits(.3, benchmark='F010', min_beta=beta+1e-6)))
+        e = np.eye(20)[10]
+        error = np.sqrt((w-e)@cov@(w-e))
+        assert said(w, Limits(.3, benchmark='F010', max_tracking_error=error*(1+1e-6)))==[]
+        assert any('tracking error' in o for o in said(w, Limits(.3, benchmark='F010', max_tracking_error=error*(1-1e-6))))
+    assert solved
+
+
+def test_the_packet_checks_what_an_optimiser_was_told(tmp_path):
+    "Group limits by the asset classes of the data, beta and tracking error, with and without an overlay"
+    from dataclasses import replace
+
+    from quantetf.core import find_settings
+    from quantetf.data.snapshot import open_snapshot
+    from quantetf.production.checks import weights as check
+    from quantetf.production.proposal import propose
+    place = replace(find_settings(ROOT, environ={}), data=tmp_path/'data', runs=tmp_path/'runs')
+    group = dict(fact='asset_class', value='Government bonds', min=.1, max=.3)
+    limits = dict(max_weight=.25, groups=[group], benchmark='USL1', max_beta=.5, max_tracking_error=.2)
+    parts = STRATEGY | dict(universe=dict(kind='all', filters=[dict(kind='min_age')]), risk=dict(kind='ledoit_wolf'))
+    def proposal(**portfolio):
+        s = make_strategy(parts | dict(portfolio=dict(kind='minimum_variance', constraints=limits) | portfolio), 'limited')
+        return propose(s, open_snapshot('demo', place), '2024-06-28', force=True)
+    p = proposal()
+    ok = check(p)
+    assert ok.status=='PASS', ok
+    assert any('Government bonds' in o or 'beta' in o or 'tracking' in o for o in p.decision.binding[0])
+    gone = np.zeros(len(p.panel.ids))
+    gone[p.panel.ids=='USL1'] = .25
+    bad = check(replace(p, decision=replace(p.decision, weights=gone[None], cash=np.array([.75]))))
+    assert bad.status=='BLOCK' and 'cash is 0.7500' in bad.evidence
+    assert 'the weight of asset_class Government bonds is 0.0000, less than 0.1000' in bad.evidence
+    half = proposal(overlays=[dict(kind='volatility_target', annual=.005)])
+    assert half.decision.binding[0][-1]=='volatility_target' and half.target.sum()<.5 and check(half).status=='PASS'
+
+
+# ---- one evening of production, and the same date of a backtest
+
+RULES_IN_PRODUCTION = {
+    'tranches': dict(portfolio=dict(kind='tranches', k=3, of=dict(kind='inverse_volatility', n=5, feature='vol', fewer='cash'))),
+    'regimes': dict(alpha=dict(kind='regime_switch', benchmark='USL1', up_calm=dict(kind='rank', feature='mom'),
+        up_turbulent=dict(kind='rank', feature='vol', ascending=True)), portfolio=dict(kind='top_n_equal', n=4, fewer='cash')),
+    'minimum variance': dict(portfolio=dict(kind='minimum_variance', n=12, constraints=dict(max_weight=.3, benchmark='USL1', max_beta=.6),
+        overlays=[dict(kind='volatility_target', annual=.04)])),
+    'hierarchy': dict(alpha=dict(kind='dual_momentum', lookback=126), portfolio=dict(kind='hrp', n=6, fewer='cash',
+        overlays=[dict(kind='trend_gate', ticker='USL1', below=.5)])),
+}
+
+
+@pytest.mark.parametrize('name', RULES_IN_PRODUCTION)
+def test_production_decides_as_the_backtest_did(name, tmp_path_factory):
+    "On a snapshot that ends on the evening, and in a backtest on everything: the same funds, weights and reasons"
+    from dataclasses import replace
+
+    from quantetf.core import find_settings
+    from quantetf.data.snapshot import open_snapshot
+    from quantetf.production.proposal import propose
+    place = replace(find_settings(ROOT, environ={}), data=tmp_path_factory.getbasetemp()/'demo')
+    snapshot = open_snapshot('demo', place)
+    parts = dict(universe=dict(kind='all', filters=[dict(kind='min_age')]), risk=dict(kind='ledoit_wolf'),
+        features=dict(mom=dict(kind='momentum'), vol=dict(kind='volatility')), alpha=dict(kind='rank', feature='mom'))
+    strategy = make_strategy(parts | RULES_IN_PRODUCTION[name], 'rule')
+    result = backtest(strategy, snapshot_panel(snapshot), '2008-01-02', '2012-12-31')
+    d = result.decision
+    held = [k for k,o in enumerate(d.status) if o=='hold']
+    assert len(d)==60 and len(held)<30
+    for k in sorted({2, 11, 30, 59, *held[:1]}):
+        day = str(result.panel.sessions[result.rows[k]])
+        tonight = propose(strategy, snapshot.until(day), day)
+        theirs = dict(zip(tonight.panel.ids.tolist(), tonight.target, strict=True))
+        np.testing.assert_array_equal([theirs.get(o, np.nan if k in held else 0.) for o in result.panel.ids.tolist()], d.weights[k], day)
+        assert tonight.decision.reason==[d.reason[k]] and tonight.decision.binding==[d.binding[k]]
+
+
+@cache
+def snapshot_panel(snapshot):
+    from quantetf.data.view import load_panel
+    return load_panel(snapshot)

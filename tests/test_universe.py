@@ -2,6 +2,7 @@
 import json
 import os
 import zipfile
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -14,10 +15,12 @@ from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 
 from quantetf.backtest.engine import backtest
-from quantetf.core import ConfigError, ParameterError
+from quantetf.core import ConfigError, ParameterError, Settings
 from quantetf.data.check import check_component, sample_panel
-from quantetf.data.view import Fact, Panel
+from quantetf.data.ingest import ingest
+from quantetf.data.view import Fact, Panel, load_panel
 from quantetf.filters import (
+    AssetClass,
     Category,
     DataQuality,
     MinDollarVolume,
@@ -31,6 +34,7 @@ from quantetf.filters import (
     keep_first,
     ranks,
 )
+from quantetf.store import content_hash
 from quantetf.strategy import make_strategy, strategy_config
 from quantetf.universe import All, Intersection, LevelError, MinAge, Static, Union, dollar_volume, median_known, membership_counts
 
@@ -316,3 +320,95 @@ class TestRealPrices:
         by_category = Category(exclude=('Trading--*',), assume_static=True).members(today)
         by_name = Unleveraged('name', assume_static=True).members(today)
         assert (by_category.mask==by_name.mask).all() and today.ids[~by_name.mask[0]].tolist()==['SQQQ']
+
+
+# ---- files inside unions and intersections
+
+def test_files_are_read_wherever_they_stand(tmp_path):
+    "The lists themselves are in the config that a run is identified by, at any depth, and another list is another run"
+    (tmp_path/'universes').mkdir()
+    def write(name, text): (tmp_path/'universes'/name).write_text(text)
+    write('a.yaml', 'tickers: [CORE, BOND]\nchosen_on: 2021-05-03\n')
+    write('b.yaml', 'tickers: [GOLD]\n')
+    write('both.yaml', 'kind: union\nof: [{kind: static, file: universes/a.yaml}, {kind: static, file: universes/b.yaml}]\n')
+    both = {'file':'universes/both.yaml', 'filters':[{'kind':'min_age'}]}
+    config = nested() | {'universe':{'kind':'intersection', 'of':[{'kind':'all'}, both]}}
+    def made(): return make_strategy(config, 'files', tmp_path)
+    parts = strategy_config(made())['universe']['of'][1]
+    assert [o['tickers'] for o in parts['of']]==[['CORE', 'BOND'], ['GOLD']] and parts['filters'][0]['kind']=='min_age'
+    assert 'file' not in str(strategy_config(made()))
+    before = content_hash(strategy_config(made()))
+    write('b.yaml', 'tickers: [TECH]\n')
+    assert made().universe.of[1].of[1].tickers==['TECH'] and content_hash(strategy_config(made()))!=before
+    write('b.yaml', 'kind: static\nfile: universes/c.yaml\n')
+    with pytest.raises(ConfigError, match=r'universe.of\[1\].of\[1\]: kind given here and in universes/b.yaml'): made()
+    write('both.yaml', 'kind: union\nof: [{kind: all}, {file: universes/both.yaml}]\n')
+    with pytest.raises(ConfigError, match='both.yaml contains itself'): made()
+    write('both.yaml', 'kind: union\nof: [{kind: all}, {file: ../../secret.yaml}]\n')
+    with pytest.raises(ValueError, match='secret'): made()
+
+
+# ---- what is known of a fund without a date
+
+CLASSES = dict(zip(sample_panel().ids, ['bond']+['equity']*7))
+
+
+def undated(tmp_path, stated=''):
+    "A dataset whose asset classes come from instruments.csv, and have no dates"
+    folder = tmp_path/'prices'
+    folder.mkdir(exist_ok=True)
+    p = sample_panel()
+    for j,id in enumerate(p.ids):
+        rows = [f'{d},{c:.4f},{c:.4f},{c:.4f},{c:.4f},{c:.4f},1000000,0' for d,c in zip(p.sessions, p._fields['tr'][:,j]*100) if c==c]
+        (folder/f'{id}.csv').write_text('Date,Open,High,Low,Close,AdjClose,Volume,Dividends\n'+'\n'.join(rows)+'\n')
+    (folder/'instruments.csv').write_text('ticker,name,asset_class\n'+''.join(f'{k},{k} fund,{v}\n' for k,v in CLASSES.items()))
+    if stated: (folder/'facts.csv').write_text(stated)
+    place = Settings(tmp_path, tmp_path/'data', ROOT/'configs', tmp_path/'runs')
+    return ingest('csv', folder, 'undated', place, prices='adjusted'),place
+
+
+def test_asset_classes_without_a_date_take_the_strategys_word(tmp_path):
+    snapshot,_ = undated(tmp_path)
+    panel = load_panel(snapshot)
+    view = panel.view(panel.sessions[[300, -1]])
+    assert (view.facts('asset_class', object)==None).all() # noqa: E711
+    assert (view.facts('asset_class', object, True)==list(CLASSES.values())).all()
+    cut = load_panel(snapshot.until(panel.sessions[300]))
+    assert (cut.view(cut.sessions[-1]).facts('asset_class', object)==None).all() # noqa: E711
+    bonds = AssetClass(include=('bond',), assume_static=True)
+    assert panel.ids[bonds.members(view).mask[0]].tolist()==['BOND'] and not AssetClass(include=('bond',)).members(view).mask.any()
+
+
+def test_dated_classes_come_first(tmp_path):
+    snapshot,_ = undated(tmp_path, 'ticker,name,value,effective,known_at\nGOLD,asset_class,gold,2022-06-01,2022-06-10\nTECH,region,US,,\n')
+    panel = load_panel(snapshot)
+    j = list(panel.ids).index('GOLD')
+    said = panel.view(['2022-06-09', '2022-06-10']).facts('asset_class', object)
+    assert said[:,j].tolist()==[None, 'gold'] and (np.delete(said, j, axis=1)==None).all() # noqa: E711
+    first = panel.view(panel.sessions[:1])
+    assert first.facts('region', object)[0,-1] is None and first.facts('region', object, True)[0,-1]=='US'
+
+
+def test_a_backtest_on_the_strategys_word_says_so(tmp_path):
+    "It runs, its audit passes on the facts that it may use, and the report repeats what it rests on"
+    from quantetf.backtest.run import run_backtest
+    from quantetf.production.runtime import produce
+    _,place = undated(tmp_path, 'ticker,name,value\n'+''.join(f'{o},expense_ratio,{.0005*k}\n' for k,o in enumerate(CLASSES)))
+    place = replace(place, configs=tmp_path/'configs')
+    (place.configs/'strategies').mkdir(parents=True)
+    (place.configs/'strategies'/'cheap.yaml').write_text('''
+universe:
+  kind: all
+  filters: [{kind: asset_class, exclude: [bond], assume_static: true}, {kind: expense_ratio, max_bps: 25, assume_static: true}]
+features: {mom: {kind: momentum, lookback: 63, skip: 5}}
+alpha: {kind: rank, feature: mom}
+portfolio: {kind: top_n_equal, n: 2}
+''')
+    run = run_backtest('cheap', 'undated', settings=place)
+    page = run.report.read_text()
+    assert 'Used before it was known, because the strategy says so (assume_static: true): asset class and expense ratio' in page
+    assert any('asset_class, expense_ratio, fee_bps: taken for known' in o for o in run.data['audit']['blind_spots'])
+    held = {o['ticker'] for o in run.data['contribution']['funds']}
+    assert held<=set(list(CLASSES)[1:6]) and len(held)>=2
+    packet = produce(run.data['weights']['dates'][-1], 'cheap', 'undated', settings=place)
+    assert 'assume_static: true' in packet.report.read_text()

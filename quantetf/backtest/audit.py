@@ -29,7 +29,8 @@ from ..universe import with_names
 
 # %% auto #0
 __all__ = ['SOURCES', 'FIELDS', 'TOLERANCE', 'BLIND', 'sampled', 'chance', 'poisoned', 'Rebuilt', 'Said', 'trace',
-           'first_difference', 'fresh', 'Difference', 'Exam', 'Warmup', 'declared', 'Check', 'Audit', 'audit']
+           'first_difference', 'fresh', 'Difference', 'Exam', 'Warmup', 'declared', 'Check', 'Audit', 'taken_for_known',
+           'audit']
 
 # %% ../../nbs/modules/33_audit.ipynb #6a6326b6
 def sampled(
@@ -154,7 +155,9 @@ class Rebuilt:
         snapshot,        # `Snapshot`
         seed:int=0,      # Of the poison
         keep:bool=False, # Hold on to every panel?
+        static=(),       # Names of facts that are taken for known from the beginning
     ):
+        self.static = tuple(sorted(static))
         self.snapshot,self.tables,self.exchange,self.seed,self._keep = snapshot,snapshot.tables,snapshot.exchange,seed,keep
         self._made,self._last,self.full = {},(None, None),load_panel(snapshot)
         self.sessions,self.version = self.full.sessions,snapshot.version
@@ -176,8 +179,16 @@ def _until(self:Rebuilt, day):
     t,all_of_them = self.tables.until(day),self.tables.facts.drop_duplicates('name')
     lost = all_of_them[~all_of_them.name.isin(t.facts.name)].assign(id=t.instruments.id.iloc[0], effective=_NEVER, known_at=_NEVER)
     if len(lost): t = _with(t, facts=as_table('facts', pd.concat([t.facts, lost])))
-    self._last = day,t
-    return t
+    self._last = day,self._with_static(t)
+    return self._last[1]
+
+@patch
+def _with_static(self:Rebuilt, t):
+    "Tables with the facts that are taken for known as the snapshot has them"
+    if not self.static: return t
+    f,given = t.facts,self.tables.facts
+    mine = given[given.name.isin(self.static) & given.id.isin(t.instruments.id)]
+    return _with(t, facts=as_table('facts', pd.concat([f[~f.name.isin(self.static)], mine])))
 
 _NEVER = pd.Timestamp('2250-01-01')
 
@@ -189,7 +200,7 @@ def cut(self:Rebuilt, day):
 @patch
 def poisoned(self:Rebuilt, day, sources=tuple(SOURCES)):
     "The past of `day` with another future"
-    return self._get(f'poison {day} {" ".join(sources)}', lambda: poisoned(self.tables, day, sources, self.seed))
+    return self._get(f'poison {day} {" ".join(sources)}', lambda: self._with_static(poisoned(self.tables, day, sources, self.seed)))
 
 # %% ../../nbs/modules/33_audit.ipynb #43b01bad
 @patch
@@ -615,6 +626,7 @@ class Audit:
     warmup:list      # of `Warmup`
     declared:int     # Longest history that a parameter asks for
     seed:int
+    static:tuple=()  # Facts that the strategy says it takes for known before they were
     @property
     def status(self)->str:
         "'FAIL' if the strategy looks ahead or remembers, 'WARN' if it depends on where data begin, else 'PASS'"
@@ -640,6 +652,7 @@ def blind_spots(self:Audit)->list[str]:
     out = [_rare(len(self.dates), self.count)]
     if self.reads and never: out.append(f'{", ".join(never).capitalize()}: nothing in this strategy moves with them, '
         'so whether they are read too early was not put to the test.')
+    if self.static: out.append(f'{", ".join(self.static)}: taken for known before they were, as the strategy says (assume_static).')
     if still: out.append(f'{", ".join(still)}: the same whatever the data, either on purpose or from a memory.')
     return out + list(BLIND)
 
@@ -666,6 +679,13 @@ def _repr_html_(self:Audit):
     return f'{checks}<details><summary>What moves it, and what this audit cannot see</summary>{moves}<ul>{blind}</ul></details>'
 
 # %% ../../nbs/modules/33_audit.ipynb #773ef6b2
+def taken_for_known(
+    strategy:Strategy,
+)->tuple: # Names
+    "Facts that a strategy uses before they were known, and says so: of parts with `assume_static`, their `fact` or `static_facts`"
+    parts = [o for o in strategy.components if getattr(o, 'assume_static', False)]
+    return tuple(sorted({k for o in parts for k in getattr(o, 'static_facts', None) or (getattr(o, 'fact', ''),) if k}))
+
 def audit(
     strategy:Strategy,
     snapshot,       # `Snapshot`, or `Rebuilt` to share its panels between strategies
@@ -675,7 +695,9 @@ def audit(
     quick:bool=False, # Leave out what moves the strategy and how much history it needs? They cannot fail it
 )->Audit:
     "Does a strategy decide without the future? Each drawn date is decided again on cut, poisoned and shortened data"
-    data = snapshot if isinstance(snapshot, Rebuilt) else Rebuilt(snapshot, seed)
+    data,static = snapshot,taken_for_known(strategy)
+    if not isinstance(data, Rebuilt): data = Rebuilt(snapshot, seed, static=static)
+    elif data.static!=static: data = Rebuilt(data.snapshot, data.seed, static=static)
     exam = Exam(strategy, data, dates, sample, seed)
     found = dict(again=exam.again(), alone=exam.alone(), cut=exam.on_schedule() + exam.on_cut(), poisoned=exam.on_poisoned(),
         memory=exam.memory())
@@ -685,4 +707,4 @@ def audit(
     warm,reads = ([],{}) if quick else (exam.warmup(),exam.reads())
     if warm: lines.append(_warm_line(warm, said))
     differences = [o for v in found.values() for o in v]
-    return Audit(strategy.name, data.version, lines, differences, exam.dates, len(exam.due), reads, warm, said, seed)
+    return Audit(strategy.name, data.version, lines, differences, exam.dates, len(exam.due), reads, warm, said, seed, static)

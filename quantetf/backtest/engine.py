@@ -285,6 +285,7 @@ def _joined(made, signals):
 def _closures(account):
     "One sentence for each fund that closed while it was held"
     L,out = account.ledger,[]
+    if not L.closing: return out
     paid,ex,_ = account.paid
     i = np.searchsorted(L.ex, account.start+1)
     held = account.units[np.searchsorted(account.fills, L.ex[i:i+len(paid)]),L.col[i:i+len(paid)]]>0

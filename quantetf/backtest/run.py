@@ -17,7 +17,7 @@ from ..core import DataError, LookaheadError, ParameterError, Settings, find_set
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
 from ..evaluation.evidence import evidence
-from ..evaluation.ledger import outcome_of, record_trial, trials
+from ..evaluation.ledger import outcome_of, record_trial, trial_of, trials
 from ..evaluation.signals import signal_analysis
 from ..evaluation.tearsheet import tear_sheet
 from ..metrics import annual_return, total_return
@@ -27,9 +27,10 @@ from ..runs import Run, code_hash, environment, publish_run, run_id
 from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 from ..universe import basis_words, levels_off
+from ..words import session_words
 
 # %% auto #0
-__all__ = ['report_data', 'BacktestRun', 'run_backtest']
+__all__ = ['report_data', 'BacktestRun', 'remake', 'run_backtest']
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #756fa806
 def _days(x): return [None if np.isnat(o) else str(o) for o in x.astype('datetime64[D]')]
@@ -208,13 +209,24 @@ def _sheet(sheet, snapshot):
 def _setting(result, snapshot):
     "What was simulated"
     s,rules = result.strategy,result.strategy.execution
-    holds = [dict(session=str(a), reason=str(b)) for a,b in zip(result.panel.sessions[result.rows], result.decision.reason) if b]
+    holds = [dict(session=str(a), reason=str(b)) for a,b,c in zip(
+        result.panel.sessions[result.rows], result.decision.reason, result.decision.status) if c=='hold']
     costs = f'{s.costs.bps:g} bp of traded notional' if hasattr(s.costs, 'bps') else described(s.costs)
     return dict(schema='quantetf.backtest/1', synthetic=bool(snapshot.synthetic), strategy=s.name, description=s.description,
         dataset=dataset_words(snapshot), start=str(result.sessions[0]), end=str(result.sessions[-1]), sessions=len(result.nav),
         rebalances=len(result.rows), holds=holds, capital=plain(result.capital, 2),
         benchmark=s.benchmark and str(s.benchmark), fill=rules.fill, sizing=rules.sizing, costs=costs,
         schedule=s.schedule.label, universe=_universe(result))
+
+def _short(result):
+    "A sentence about the dates on which a part stayed in cash because fewer funds had a score than were wanted"
+    d = result.decision
+    days = [str(a) for a,b,c in zip(result.panel.sessions[result.rows], d.reason, d.status) if b and c=='ok']
+    if not days: return []
+    empty = int((np.abs(d.weights[np.array(d.status)=='ok']).sum(axis=1)==0).sum())
+    all_of_it = f', on {empty} of them all of the account' if empty else ''
+    return [f'On {len(days)} of {len(d)} dates fewer funds had a score than were wanted, and what was missing stayed in cash{all_of_it} '
+        f'({session_words(days)}); decisions.csv says how many.']
 
 def report_data(
     result:BacktestResult,
@@ -224,7 +236,7 @@ def report_data(
     found:dict|None=None,    # As from `evidence`; none where nothing was recorded
 )->dict:           # JSON types only
     "A backtest as plain data, the source of its report"
-    levels,notes = result.levels,list(result.notes)
+    levels,notes = result.levels,list(result.notes) + _short(result)
     bench = levels.get('benchmark')
     if result.panel.rate is None:
         notes.append('The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.')
@@ -272,6 +284,27 @@ def _files(result, data):
     return out | {'backtest.json':json.dumps(data, ensure_ascii=False, allow_nan=False) + '\n', 'report.html':backtest_page(data)}
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #8734bd6e
+def _made(result, snapshot, inputs, audited, ledger, trial):
+    "The data of a backtest, and its files"
+    from quantetf import __version__
+    hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=inputs['dataset'])
+    identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=inputs['currency'])
+    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
+    return data,_files(result, data)
+
+def remake(
+    inputs:dict, # As in the manifest
+    strategy,    # `Strategy` of its config
+    snapshot,    # `Snapshot` of its dataset
+    settings:Settings, # Where the ledger of trials is
+)->tuple[BacktestResult, dict, dict]: # The result, its data, and its files
+    "A backtest from what its manifest says went into it"
+    i = inputs
+    result = backtest(strategy, load_panel(snapshot), i['start'], i['end'], i['capital'], i['flows'])
+    ledger = trials(i['ledger']['lineage'], settings, i['ledger']['lines'])
+    return result,*_made(result, snapshot, i, _audited(result, snapshot), ledger, trial_of(outcome_of(result), ledger))
+
+# %% ../../nbs/modules/55_backtest_run.ipynb #e077ce81
 def run_backtest(
     strategy:str|None=None,  # Name of a file in configs/strategies
     dataset:str|None=None,   # Name of a dataset, or id of a snapshot
@@ -282,7 +315,6 @@ def run_backtest(
     settings:Settings|None=None, # Those of the project if not given
 )->BacktestRun:
     "Backtest a strategy and publish the result"
-    from quantetf import __version__
     settings = settings or find_settings()
     capital = positive(settings.capital if capital is None else capital)
     s,snapshot = load_strategy(strategy or settings.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
@@ -294,9 +326,7 @@ def run_backtest(
     inputs = dict(strategy=s.name, config=strategy_config(s), dataset=snapshot.id, dataset_name=snapshot.name, start=start, end=end,
         notes=list(snapshot.notes), capital=capital, flows=given, currency=settings.currency, ledger=ledger.state,
         code=code_hash(settings.root/'nbs'/'backtest.ipynb', s.components))
-    hashes = dict(config=content_hash(inputs['config']), code=inputs['code'], dataset=snapshot.id)
-    identity = dict(run_id=run_id('backtest', inputs), hashes=hashes, versions=dict(quantetf=__version__), currency=settings.currency)
-    data = report_data(result, snapshot, identity, audited, evidence(result, ledger, trial))
+    data,files = _made(result, snapshot, inputs, audited, ledger, trial)
     records = {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
-    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, _files(result, data), records, settings)
+    run = publish_run('backtest', f'{data["start"]}_{data["end"]}', s.name, inputs, files, records, settings)
     return BacktestRun(run, data, result)

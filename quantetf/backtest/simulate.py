@@ -5,6 +5,7 @@
 # %% ../../nbs/modules/31_simulate.ipynb #55cb1524
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -44,6 +45,11 @@ class Ledger:
         self.plain = not (self.splits or self.closing) and self.traded is self.close and panel._complete() # Is a price just a number?
         self._book_events(panel._events)
 
+    @cached_property
+    def split_at(self): # (rows, columns) of splits, in the order of rows
+        row,k = np.nonzero(self.factor[1:,:-1]!=self.factor[:-1,:-1])
+        return row+1,np.flatnonzero(self.place<self.factor.shape[1]-1)[k]
+
     def shares(self, rows, cols=slice(None)): # Shares in one unit
         return self.factor[rows,self.place[cols]] if self.splits else 1.
     def lot(self, rows, cols=slice(None)): # Units in one lot; None for fractional shares
@@ -54,14 +60,19 @@ class Ledger:
         return 1. if self.index is None else self.index[b]/self.index[a]
 
 # %% ../../nbs/modules/31_simulate.ipynb #93e42255
+def _picked(x, rows, cols):
+    "`x[rows,cols]`, in half the time"
+    if isinstance(cols, slice) or not x.flags.c_contiguous: return x[rows,cols]
+    return x.reshape(-1).take(rows*x.shape[1]+cols)
+
 @patch
 def last(self:Ledger, rows, cols=slice(None)):
     "The last valid close; NaN before the first"
-    if self.plain: return self.close[rows,cols]
+    if self.plain: return _picked(self.close, rows, cols)
     if self.closing:
         rows = np.minimum(rows, self.closed[cols])
         if isinstance(cols, slice): cols = np.arange(len(self.closed))
-    x = self.close[rows,cols]*self.shares(rows, cols)
+    x = _picked(self.close, rows, cols)*self.shares(rows, cols)
     if not (lost := np.isnan(x)).any(): return x
     cols = np.arange(len(self.closed)) if isinstance(cols, slice) else cols
     x[lost] = self._before(*(np.broadcast_to(o, x.shape)[lost] for o in (rows, cols)))
@@ -70,15 +81,20 @@ def last(self:Ledger, rows, cols=slice(None)):
 @patch
 def _before(self:Ledger, rows, cols):
     "The last valid close before each of some rows without one, NaN where there is none"
-    place,last = self.panel._last_rows()
-    at = last[rows,place[cols]]
+    at,lost = rows.copy(),np.arange(len(rows))
+    for _ in range(5): # Most gaps are short
+        lost = lost[np.isnan(self.close[at[lost],cols[lost]])]
+        at[lost] = np.maximum(at[lost]-1, 0)
+    if len(lost):
+        place,last = self.panel._last_rows()
+        at[lost] = last[at[lost],place[cols[lost]]]
     return np.where(at>=0, self.close[at,cols]*self.shares(at, cols), np.nan)
 
 @patch
 def fill(self:Ledger, rows, cols=slice(None), closes=False):
     "Where orders are filled, NaN if nowhere; with `closes` at the close of that session"
-    if self.plain: return self.close[rows,cols]
-    x = (self.close if closes else self.traded)[rows,cols]*self.shares(rows, cols)
+    if self.plain: return _picked(self.close, rows, cols)
+    x = _picked(self.close if closes else self.traded, rows, cols)*self.shares(rows, cols)
     return np.where(rows>self.closed[cols], np.nan, x) if self.closing else x
 
 @patch
@@ -92,6 +108,9 @@ def size(self:Ledger, rows, cols=slice(None)):
 @patch
 def _book_events(self:Ledger, e):
     "Payments per unit, closures among them"
+    if not len(e.ex) and not self.closing:
+        self.ex,self.pay,self.col,self.amount,self.final = e.ex,e.pay,e.col,e.cash,np.empty(0, bool)
+        return
     alive = e.ex<=e.closed[e.col]
     ex,pay,col,cash = (o if alive.all() else o[alive] for o in e[:4])
     amount,gone = cash*self.shares(ex, col),np.flatnonzero(e.closed<len(self.close)-1)
@@ -144,7 +163,7 @@ def holdings(self:Account)->np.ndarray: # (T,) currency
     "Value of what is held after each close"
     rows = np.arange(self.start, self.end+1)
     seg = np.searchsorted(self.fills, rows, side='right')
-    cols,held = (o[seg] for o in _packed(self.units))
+    cols,held = (o.take(seg, axis=0) for o in _packed(self.units))
     price = self.ledger.last(rows[:,None], cols)
     if self.ledger.closing: held = np.where(rows[:,None]>self.ledger.closed[cols], 0., held)
     if np.isnan(price).any(): price[held==0] = 0.
@@ -181,67 +200,94 @@ def nav(self:Account)->np.ndarray: # (T,) currency
 # %% ../../nbs/modules/31_simulate.ipynb #084e3cc0
 class _Walk:
     "An account that walks along the sessions"
-    def __init__(self, ledger, start, cash, units, flows, terms):
-        L,r = ledger,ledger.rules
+    def __init__(self, ledger, start, cash, units, flows, terms=None):
+        L,r,never = ledger,ledger.rules,np.empty(0, int)
         self.ledger,self.row,self.cash,self.units,self.owed,self.given = ledger,start,cash,units.copy(),0.,terms
         self.arriving,self.paid = np.zeros(len(L.close)+1),np.zeros(len(L.ex))
         self.event,self.quiet = np.searchsorted(L.ex, start+1),not len(L.ex)
-        self.flows,self.fills,self.settled = dict(zip(flows[0].tolist(), flows[1].tolist())),[],True
-        split = np.flatnonzero((L.factor[1:]!=L.factor[:-1]).any(axis=1)) + 1 if r.shares=='whole' else np.array([], int)
-        pays = L.pay[~L.final] if r.dividends=='reinvest' else np.array([], int)
-        self.split,self.pays,stops = set(split.tolist()),set(pays.tolist()),np.unique(np.concatenate([split, pays, flows[0]]))
-        self.stops = stops if len(stops) else None
+        self.flows,self.fills,self.single,self.settled = dict(zip(flows[0].tolist(), flows[1].tolist())),[],[],True
+        self.split_at = L.split_at if L.splits and r.shares=='whole' else (never, never)
+        pays = L.pay[~L.final] if r.dividends=='reinvest' else never
+        self.split,self.pays,self.stops = set(self.split_at[0].tolist()),set(pays.tolist()),np.union1d(pays, flows[0])
+        self.rows = [*np.union1d(self.split_at[0], self.stops).tolist(), len(L.close)] # All on which something may have to be done
+        self.eventful,self.turns,self.one = len(self.rows)>1,[*dict.fromkeys(L.split_at[0].tolist())] if L.splits else [],(-1, 1.)
 
     @property
-    def terms(self): return self.ledger.counted(self.given, self.row)
+    def shares(self): # In a unit, on this row
+        if self.one[0]!=(now := bisect_right(self.turns, self.row)): self.one = now,self.ledger.shares(self.row)
+        return self.one[1]
+    @property
+    def terms(self): return self.given.in_units(self.shares) if self.ledger.splits else self.given
+    @property
+    def lot(self): return None if self.ledger.rules.shares=='fractional' else self.ledger.rules.lot/self.shares
+    def gather(self): # Single fills become arrays
+        if not self.single: return
+        at,decided,held,trades,costs,price,why = (np.array(o) for o in zip(*self.single))
+        self.fills.append([at, decided, held, trades, costs, np.where(trades!=0, price, 0.), why])
+        self.single = []
     @property
     def done(self): # The fills so far, as arrays; None if there are none
-        if not self.fills: return None
-        at,decided,held,trades,costs,price,why = (np.array(o) for o in zip(*self.fills))
-        return [at, decided, held, trades, costs, np.where(trades!=0, price, 0.), why]
-    def to(self, row): # Go to a later row
-        if row==self.row: return
-        if self.stops is not None:
-            a,b = np.searchsorted(self.stops, [self.row+1, row])
-            for stop in self.stops[a:b].tolist():
-                self.settle()
-                self._step(stop)
+        self.gather()
+        return [o[0] if len(o)==1 else np.concatenate(o) for o in zip(*self.fills)] if self.fills else None
+
+# %% ../../nbs/modules/31_simulate.ipynb #0305f2fe
+@patch
+def to(self:_Walk, row):
+    "Go to a later row"
+    if row==self.row: return
+    if self.eventful:
+        for stop in self._stops_before(row):
             self.settle()
-        self._step(row)
+            self._step(stop)
+        self.settle()
+    self._step(row)
 
-    def _step(self, row): # Interest, payments, closures, splits
-        L,a = self.ledger,self.row
-        self.row,self.settled = row,False
-        if L.index is not None: self.cash *= L.index[row]/L.index[a]
-        if not self.quiet: self._collect(a, row)
-        if row in self.split: self._in_lieu()
+@patch
+def _stops_before(self:_Walk, row):
+    "The rows on the way on which something has to be done"
+    if self.rows[bisect_right(self.rows, self.row)]>=row: return ()
+    (a,b),(rows,cols) = self.stops.searchsorted([self.row+1, row]),self.split_at
+    i,j = rows.searchsorted([self.row+1, row])
+    return sorted({*self.stops[a:b].tolist(), *rows[i:j][self.units[cols[i:j]]!=0].tolist()})
 
-    def book(self, trade, price, cost, spent, why, decided=None): # Write a fill down
-        self.cash -= float(spent)
-        self.units = self.units + trade
-        self.fills.append((self.row, self.row if decided is None else decided, self.units, trade, cost, price, why))
+@patch
+def _step(self:_Walk, row):
+    "Interest, payments, closures, splits"
+    L,a = self.ledger,self.row
+    self.row,self.settled = row,False
+    if L.index is not None: self.cash *= L.index[row]/L.index[a]
+    if not self.quiet: self._collect(a, row)
+    if row in self.split: self._in_lieu()
+
+@patch
+def book(self:_Walk, trade, price, cost, spent, why, decided=None):
+    "Write a fill down"
+    self.cash -= float(spent)
+    self.units = self.units + trade
+    self.single.append((self.row, self.row if decided is None else decided, self.units, trade, cost, price, why))
 
 # %% ../../nbs/modules/31_simulate.ipynb #a180816b
 @patch
 def _collect(self:_Walk, a, row):
     "Payments between two rows"
     L,i = self.ledger,self.event
-    j = np.searchsorted(L.ex, row+1)
+    j = L.ex.searchsorted(row+1)
     if j>i:
         paid = self.paid[i:j] = self.units[L.col[i:j]]*L.amount[i:j]
         np.add.at(self.arriving, L.pay[i:j], paid)
-        self.owed,self.event = self.owed + paid.sum(),j
+        self.owed,self.event = self.owed + float(paid.sum()),j
+        if L.closing and L.final[i:j].any(): self.units = np.where(L.closed<row, 0., self.units)
+    if self.owed==0: return
     come = self.arriving[a+1:row+1]
-    self.cash += float(come.sum()) if L.index is None else float((come*(L.index[row]/L.index[a+1:row+1])).sum())
-    self.owed -= float(come.sum())
-    if L.closing: self.units = np.where(L.closed<row, 0., self.units)
+    total = float(come.sum())
+    self.cash += total if L.index is None else float((come*(L.index[row]/L.index[a+1:row+1])).sum())
+    self.owed -= total
 
 # %% ../../nbs/modules/31_simulate.ipynb #464dd2b2
 @patch
 def _in_lieu(self:_Walk):
     "Cash in lieu of the fractions of a share that a split leaves"
-    L,row = self.ledger,self.row
-    one = L.shares(row)
+    L,row,one = self.ledger,self.row,self.shares
     part = self.units*one % 1
     part = np.where((part>1e-6) & (part<1-1e-6) & (one!=L.shares(row-1)), part, 0.)
     if not part.any(): return
@@ -263,7 +309,7 @@ def settle(self:_Walk):
 @patch
 def _reinvest(self:_Walk):
     "Buy more of each fund for what it has paid today, cost included"
-    L,lot = self.ledger,self.ledger.lot(self.row)
+    L,lot = self.ledger,self.lot
     here = np.flatnonzero((L.pay==self.row) & ~L.final)
     money,price = np.bincount(L.col[here], self.paid[here], len(L.closed)),L.fill(self.row, closes=True)
     money = np.where((self.units>0) & (price==price), money, 0.)
@@ -276,7 +322,7 @@ def _reinvest(self:_Walk):
 @patch
 def _raise(self:_Walk, need):
     "Sell the same part of everything that has a close, for `need` after costs"
-    L,lot,price = self.ledger,self.ledger.lot(self.row),self.ledger.fill(self.row, closes=True)
+    L,lot,price = self.ledger,self.lot,self.ledger.fill(self.row, closes=True)
     price = np.where((self.units>0) & (price==price), price, 0.)
     have = np.where(price>0, self.units, 0.)
     worth,part = float(have@price),0.
@@ -296,23 +342,22 @@ def _capped(self:_Walk, orders):
     if (blind := np.isnan(volume) & (orders!=0)).any():
         raise DataError(f'{L.panel.ids[blind][0]} is to be traded on {L.panel.sessions[row]} and has no volume on that day, '
             'so nobody knows what participation allows; ingest volumes, or leave participation out')
-    most = r.participation*np.nan_to_num(volume)/L.shares(row)
-    part = most if r.shares=='fractional' else toward_zero(most, L.lot(row))
+    most = r.participation*np.nan_to_num(volume)/self.shares
+    part = most if r.shares=='fractional' else toward_zero(most, self.lot)
     return np.where(np.abs(orders)<=most*(1+1e-12), orders, np.sign(orders)*part)
 
 @patch
-def trade(self:_Walk, orders, decided, why):
-    "Carry out what can be; returns what stays open, None if nothing has to wait"
-    L,r = self.ledger,self.ledger.rules
-    price,now = L.fill(self.row),orders
+def trade(self:_Walk, orders, price, decided, why):
+    "Carry out at `price` (N,) what can be; returns what stays open, None if nothing has to wait"
+    L,r,now = self.ledger,self.ledger.rules,orders
     gaps = not L.plain and np.isnan(price).any()
-    if gaps: none,now,price = np.isnan(price),np.where(np.isnan(price), 0., orders),np.nan_to_num(price)
+    if gaps: none,now,price = (none := np.isnan(price)),np.where(none, 0., orders),np.where(none, 0., price)
     tried = now if r.participation is None else self._capped(now)
-    done,cost,spent = funded(tried, price, self.cash, self.terms, L.lot(self.row), self.units)
-    if spent-self.cash>1e-8*(np.abs(done)@price) + 1e-9:
+    done,cost,spent = funded(tried, price, self.cash, self.terms, self.lot, self.units)
+    if spent-self.cash>1e-9 and spent-self.cash>1e-8*(np.abs(done)@price) + 1e-9:
         raise CostsTooHigh(f'{L.panel.sessions[self.row]}: the trades bring less than they cost, and the cash of {self.cash:,.2f} '
             'does not pay the rest; start with more capital, or at lower costs')
-    if why=='rebalance' or done.any(): self.book(done, price, cost, spent, why, decided)
+    if why=='rebalance' or (np.abs(done)>1e-9*np.abs(tried)).any(): self.book(done, price, cost, spent, why, decided)
     if not gaps and tried is now: return None
     waits = none & (orders!=0) if gaps else np.zeros(len(orders), bool)
     if r.rest=='carry': waits |= tried!=now
@@ -325,20 +370,20 @@ def _after_splits(self:_Walk, orders, since):
     "Orders that were placed at row `since`, in whole lots of today"
     if not self.split or not any(o in self.split for o in range(since+1, self.row+1)): return orders
     L = self.ledger
-    return np.where(L.shares(self.row)==L.shares(since), orders, toward_zero(orders, L.lot(self.row)))
+    return np.where(self.shares==L.shares(since), orders, toward_zero(orders, self.lot))
 
 @patch
-def work(self:_Walk, orders, decided, since, ordered, until):
+def work(self:_Walk, orders, price, decided, since, ordered, until):
     "Work the orders of a decision, placed at row `since` for an account of `ordered`, until a row at which they are cancelled"
-    why,everything = 'rebalance',(orders<0) & (orders<=-ordered*(1-1e-9))
+    why,everything = 'rebalance',(orders<0) & (orders<=-ordered*(1-1e-9)) if self.eventful else None
     while True:
-        if self.stops is not None: orders = np.where(everything & (orders<0), -self.units, self._after_splits(orders, since))
-        orders = self.trade(orders, decided, why)
+        if self.eventful: orders = np.where(everything & (orders<0), -self.units, self._after_splits(orders, since))
+        orders = self.trade(orders, price, decided, why)
         if orders is None: return
         why,since = 'late',self.row
         if since+1>=until or not orders.any(): return
         self.to(since+1)
-        orders = np.maximum(orders, -self.units)
+        orders,price = np.maximum(orders, -self.units),self.ledger.fill(self.row)
 
 # %% ../../nbs/modules/31_simulate.ipynb #5a789eb4
 def _priced(ledger, weights, price, decided, ids):
@@ -351,142 +396,175 @@ def _priced(ledger, weights, price, decided, ids):
         raise DataError(f'{day}: {id} is wanted at {weights[at]:.4f}, and ' + ('has never had a price' if none[at] else 'has closed'))
     return np.where(none, 1., price)
 
-def _one_by_one(L, rows, fills, target, terms, start, end, cash, units, flows, limits, history):
-    "Fills in sequence; `target(k, book)` gives the weights of decision k"
-    w,until,every = _Walk(L, start, cash, units, flows, terms[0] if len(rows) else None),np.append(rows[1:], end+1),np.arange(len(L.closed))
-    for k,(d,f) in enumerate(zip(rows.tolist(), fills.tolist())):
-        w.to(d)
-        w.settle()
-        price,w.given = L.last(d),terms[k]
-        shown = price if L.plain else np.where(np.isnan(price), 1., price)
-        past = _history(_as_account(L, start, d, cash, flows, units, w.done)) if history else None
-        weights = target(k, Book(w.units, shown, w.cash, w.owed, L.panel.sessions[d], past))
-        if f>end or np.isnan(weights[0]): continue
-        if L.rules.sizing=='at_fill': w.to(f)
-        s = w.row
-        size = _priced(L, weights, price if L.rules.sizing=='at_decision' else L.size(s), d, every)
-        held = w.units
-        orders = plan_orders(weights, held, float(held@size) + w.cash, size, w.terms, L.rules, L.lot(s), limits)
-        w.to(f)
-        w.work(orders, d, s, held, min(until[k], end+1))
-    w.to(end)
-    w.settle()
-    return w.done
+# %% ../../nbs/modules/31_simulate.ipynb #9235cff0
+class _Ahead:
+    "`look(rows, columns)` for all columns of one row after the other"
+    def __init__(self, look, rows, N):
+        self.look,self.rows,self.cols = look,rows,np.arange(N)
+        self.most,self.first,self.found = max(min(64, 2**18//N), 1),0,()
+    def __getitem__(self, k): # (N,)
+        if not 0<=k-self.first<len(self.found):
+            self.first,self.found = k,self.look(self.rows[k:k+self.most,None], self.cols)
+        return self.found[k-self.first]
+
+@patch
+def decide(self:_Walk, k, d, f, until, target, terms, last, fill, limits, history):
+    "Decision `k`, at the close of row `d`: `target(k, book)` gives its weights, which are filled at row `f` if that is not behind the end"
+    L,rules = self.ledger,self.ledger.rules
+    self.to(d)
+    self.settle()
+    price,self.given = last[k],terms[k]
+    shown = price if L.plain else np.where(np.isnan(price), 1., price)
+    weights = target(k, Book(self.units, shown, self.cash, self.owed, L.panel.sessions[d], history and history(self)))
+    if f is None or weights[0]!=weights[0]: return # NaN holds
+    if rules.sizing=='at_fill': self.to(f)
+    size,s,held = price if rules.sizing=='at_decision' else L.size(self.row),self.row,self.units
+    if not L.plain: size = _priced(L, weights, size, d, fill.cols)
+    orders = plan_orders(weights, held, float(held@size) + self.cash, size, self.terms, rules, self.lot, limits)
+    self.to(f)
+    self.work(orders, fill[k], d, s, held, until)
 
 # %% ../../nbs/modules/31_simulate.ipynb #a2b40030
-def _slots(weights):
+def _slots(weights, units):
     "(R, W) columns that each fill concerns, (R, W) which of them count, (R, W) their slots in the row before, (R, N) slot of each column"
     on = weights>0
     on[1:] |= weights[:-1]>0
+    on[0] |= units!=0
     count = on.sum(axis=1)
     (R,N),W = weights.shape,max(int(count.max()), 1)
     r,c = np.nonzero(on)
     place = np.arange(len(r)) - np.repeat(np.cumsum(count)-count, count)
     cols,used,slot = np.zeros((R, W), int),np.zeros((R, W), bool),np.full((R, N), W)
     cols[r,place],used[r,place],slot[r,c] = c,True,place
-    before = np.full((R, W), W)
-    before[1:] = np.take_along_axis(slot[:-1], cols[1:], axis=1)
-    return cols,used,np.where(used, before, W),slot
+    before = np.empty((R, W), int)
+    before[0],before[1:] = np.arange(W),np.take_along_axis(slot[:-1], cols[1:], axis=1)
+    before[~used] = W
+    return cols,used,before,slot
 
 # %% ../../nbs/modules/31_simulate.ipynb #d7601600
 class _Income:
     "Dividends by slot: for given holdings, what arrives between two rows and what is owed at one"
-    def __init__(self, ledger, fills, slot, start, width):
-        L,S = ledger,len(ledger.close)
-        i = np.searchsorted(L.ex, start+1)
-        after = np.searchsorted(fills, L.ex[i:]) - 1 # The fill whose holdings are entitled
-        on = (after>=0) & (slot[after,L.col[i:]]<width)
-        self.k,self.ex,self.pay,self.amount = after[on],L.ex[i:][on],L.pay[i:][on],L.amount[i:][on]
-        self.slot,self.S = slot[self.k,L.col[i:][on]],S
-        self.now = np.ones(S+1) if L.index is None else np.append(L.index, 1.)
-        self.sums = np.zeros((2, S+1))
+    def __init__(self, walk, fills, slot, width, last):
+        L,a = walk.ledger,walk.row
+        S,i,j = last-a+1,walk.event,L.ex.searchsorted(last+1)
+        after = np.searchsorted(fills, L.ex[i:j]) # Fills before the ex-date: their holdings are entitled
+        place = slot[np.maximum(after-1, 0),L.col[i:j]]
+        on = place<width
+        self.start,self.after,self.place,self.ex,self.pay,self.amount = a,after[on],place[on],*(o[i:j][on] for o in (L.ex, L.pay, L.amount))
+        self.at,self.due,self.still = self.ex-a,np.minimum(self.pay-a, S),not on.any() and walk.owed==0
+        if self.still: return
+        self.now = np.ones(S+1) if L.index is None else np.append(L.index[a:last+1], 1.)
+        old = np.append(0., walk.arriving[a+1:last+2])
+        old[-1] = 0. # What arrives later is owed
+        self.base = np.array([np.cumsum(old/self.now), walk.owed-np.cumsum(old)])
+        self.sums = self.base
 
-    def of(self, units): # (R, W) held after each fill; returns by how much the sums have changed, currency
-        if not len(self.k): return 0.
-        paid,n,old = units[self.k,self.slot]*self.amount,self.S+1,self.sums
-        owed = np.bincount(self.ex, paid, n) - np.bincount(self.pay, paid, n)
-        self.sums = np.cumsum([np.bincount(self.pay, paid/self.now[self.pay], n), owed], axis=1)
+    def of(self, units): # (R + 1, W) held before the first fill and after each; returns by how much the sums have changed, currency
+        if self.still: return 0.
+        self.paid,n,old = units[self.after,self.place]*self.amount,len(self.now),self.sums
+        gone = np.bincount(self.due, self.paid, n)
+        self.sums = np.cumsum([gone/self.now, np.bincount(self.at, self.paid, n) - gone], axis=1) + self.base
         return np.abs(self.sums-old).max()
 
-    def arriving(self, a, b): return self.now[b]*(self.sums[0,b]-self.sums[0,a]) if len(self.k) else 0.
-    def owed(self, r): return self.sums[1,r] if len(self.k) else 0.
+    def arriving(self, a, b): return 0. if self.still else self.now[b-self.start]*(self.sums[0,b-self.start]-self.sums[0,a-self.start])
+    def owed(self, r): return 0. if self.still else self.sums[1,r-self.start]
 
 # %% ../../nbs/modules/31_simulate.ipynb #4d317eea
-def _together(L, rows, fills, weights, terms, limits, start, end, cash):
-    "All fills of an account that starts in cash, as `_one_by_one` gives them; None if something has to be done between them"
-    cols,used,before,slot = _slots(weights)
-    (R,W),rules,deep = cols.shape,L.rules,(lambda r: r[:,None])
+def _not_at_once(L, wanted, used, fill, gone, lots):
+    "(R,) which fills certainly are none for all at once"
+    if L.plain: return np.zeros(len(fill), bool)
+    out = (np.isnan(fill) & used & ~(gone & (wanted==0))).any(axis=1)
+    return out if lots is None or not L.splits else out | (lots[0]!=lots[1]).any(axis=1)
+
+def _over(L, orders, rows, cols):
+    "(R,) is an order above its part of the volume, or the volume not known?"
+    if L.rules.participation is None: return np.zeros(len(orders), bool)
+    volume = L.panel._fields['volume'][rows,cols]/L.shares(rows, cols) if 'volume' in L.panel._fields else np.full(orders.shape, np.nan)
+    return (np.abs(orders)>L.rules.participation*np.nan_to_num(volume)).any(axis=1)
+
+def _whole_until(L, fills, units, slot, start, last):
+    "How many fills there are before a split leaves a fraction of a share; `units` (R + 1, W + 1) before the first and after each"
+    if L.rules.shares=='fractional' or not L.splits: return len(fills)
+    row,col = L.split_at
+    i,j = row.searchsorted([start+1, last+1])
+    row,col = row[i:j],col[i:j]
+    after = np.searchsorted(fills, row)
+    part = units[after,slot[np.maximum(after-1, 0),col]]*L.factor[row,L.place[col]] % 1
+    broken = (part>1e-6) & (part<1-1e-6) & (row<=L.closed[col])
+    return int(after[broken].min(initial=len(fills)))
+
+# %% ../../nbs/modules/31_simulate.ipynb #b7ca0b8d
+def _together(w, rows, fills, weights, terms, limits, last):
+    "Carry out as many decisions as go at once, the last of them until row `last`; returns how many"
+    L,rules,deep = w.ledger,w.ledger.rules,(lambda r: r[:,None])
     sized = fills if rules.sizing=='at_fill' else rows
-    after = np.append(sized[1:], end)
-    w = np.where(used, np.take_along_axis(weights, cols, axis=1), 0.)
-    size = _priced(L, w, L.size(deep(sized), cols), deep(rows), cols)
-    gone,fill,later = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.size(deep(after), cols)
-    missing,later = np.isnan(fill),np.where(np.isnan(later), 0., later)
+    after = np.append(sized[1:], last)
+    cols,used,before,slot = _slots(weights, w.units)
+    wanted = np.where(used, np.take_along_axis(weights, cols, axis=1), 0.)
+    gone,fill,lot = L.closed[cols]<deep(sized),L.fill(deep(fills), cols),L.lot(deep(fills), cols)
+    bad = _not_at_once(L, wanted, used, fill, gone, None if lot is None else (lot, L.lot(deep(sized), cols)))
+    if bad.any():
+        n = int(bad.argmax())
+        return _together(w, rows[:n], fills[:n], weights[:n], terms[range(n)], limits, int(sized[n])) if n else 0
+    size,later = _priced(L, wanted, L.size(deep(sized), cols), deep(rows), cols),L.size(deep(after), cols)
+    if not L.plain: fill,later = np.nan_to_num(fill),np.nan_to_num(later)
     worth = np.where(L.closed[cols]<deep(after), 0., later) if L.closing else later
-    fill,terms = np.where(missing, 0., fill),terms.at(cols)
+    terms,whole = terms.at(cols),lot is not None
     terms_s,terms = L.counted(terms, deep(sized), cols),L.counted(terms, deep(fills), cols)
-    lot_s,lot = L.lot(deep(sized), cols),L.lot(deep(fills), cols)
-    if lot is not None and np.any(lot_s!=lot): return None
-    first,income,units = cash*L.grown(start, sized[0]),_Income(L, fills, slot, start, W),np.zeros((R+1, W+1))
-    nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', w, later/size-1)[:-1])) # A first guess, without costs and payments
-    if not (nav>0).all(): return None
-    units[1:,:W] = w*deep(nav)/size
-    income.of(units[1:])
+    R,W = cols.shape
+    income,units,flat = _Income(w, fills, slot, W, last),np.zeros((R+1, W+1)),before + (W+1)*deep(np.arange(R))
+    units[0,:W] = np.where(used[0], w.units[cols[0]], 0.)
+    income.of(units)
+    first = units[0,:W]@np.where(gone[0], 0., size[0]) + w.cash*L.grown(w.row, sized[0])
+    first += income.arriving(w.row, sized[0]) + income.owed(sized[0])
+    nav = first*np.append(1., np.cumprod(1 + np.einsum('rw,rw->r', wanted, later/size-1)[:-1])) # A first guess, without costs and payments
+    if not (nav>0).all(): return 0
+    units[1:,:W] = wanted*deep(nav)/size
+    income.of(units)
     for _ in range(100):
-        held,old = np.take_along_axis(units[:-1], before, axis=1),units[1:,:W].copy()
+        held,old = units.take(flat),units[1:,:W].copy()
         if L.closing: held[gone] = 0.
         free = nav - income.owed(sized)
-        trade = plan_orders(w, held, free, size, terms_s, rules, lot_s, limits)
+        orders = plan_orders(wanted, held, free, size, terms_s, rules, lot, limits)
         there = (free - np.einsum('rw,rw->r', held, size))*L.grown(sized, fills) + income.arriving(sized, fills)
-        trade,_,spent = funded(np.where(missing, 0., trade) if missing.any() else trade, fill, there, terms, lot, held)
+        trade,_,spent = funded(orders, fill, there, terms, lot, held)
         units[1:,:W] = held + trade
-        other = income.of(units[1:])
+        other = income.of(units)
         ended = np.einsum('rw,rw->r', units[1:,:W], worth) + income.owed(after)
         ended += (there-spent)*L.grown(fills, after) + income.arriving(fills, after)
-        better = first*np.append(1., np.cumprod((ended/nav)[:-1]))
-        if not (better>0).all(): return None # Everything is lost on the way
+        growth = np.cumsum((ended-nav)[:-1]) if whole else first*(np.cumprod((ended/nav)[:-1]) - 1)
+        better = first + np.append(0., growth)
+        if not (better>0).all(): return 0 # Everything is lost on the way
         change,nav = better/nav,better
         moved = (np.abs(units[1:,:W]-old)*size).max()
         if np.abs(change-1).max()<1e-13 and other<1e-13*first and moved<1e-12*nav.max(): break
-        units[1:] *= deep(change)
-    else: return None
-    planned = plan_orders(w, held, free, size, terms_s, rules, lot_s, limits)
+        if not whole: units[1:] *= deep(change)
+    else: return 0
     short = spent-there>1e-8*np.einsum('rw,rw->r', np.abs(trade), fill) + 1e-9 # Fees that nobody can pay; the walk says when
-    bad = short.any() or planned[missing].any() or _over(L, planned, deep(fills), cols)
-    if bad or _leaves_fractions(L, fills, units[1:], slot, end): return None
-    return _as_fills(rows, fills, units, before, gone, used, cols, terms, fill, lot, len(L.closed))
-
-# %% ../../nbs/modules/31_simulate.ipynb #b7ca0b8d
-def _over(L, orders, rows, cols):
-    "Is an order above its part of the volume, or the volume not known?"
-    if L.rules.participation is None: return False
-    volume = L.panel._fields['volume'][rows,cols]/L.shares(rows, cols) if 'volume' in L.panel._fields else np.full(orders.shape, np.nan)
-    return bool((np.abs(orders)>L.rules.participation*np.nan_to_num(volume)).any())
-
-def _leaves_fractions(L, fills, units, slot, end):
-    "Does a split leave a fraction of a share of something that is held? `units` (R, W + 1) after each fill"
-    if L.rules.shares=='fractional' or not L.splits: return False
-    row,k = np.nonzero(L.factor[1:,:-1]!=L.factor[:-1,:-1])
-    row,col = row+1,np.flatnonzero(L.place<L.factor.shape[1]-1)[k]
-    after = np.searchsorted(fills, row) - 1
-    on = (after>=0) & (row<=end) & (row<=L.closed[col])
-    row,col,after = row[on],col[on],after[on]
-    part = units[after,slot[after,col]]*L.factor[row,L.place[col]] % 1
-    return bool(((part>1e-6) & (part<1-1e-6)).any())
+    bad,n = short | _over(L, orders, deep(fills), cols),_whole_until(L, fills, units, slot, w.row, last)
+    if bad.any(): n = min(n, int(bad.argmax()))
+    if n: w.leap(rows, fills, n, units, before, gone, used, cols, terms, fill, lot, income, there-spent)
+    return n
 
 # %% ../../nbs/modules/31_simulate.ipynb #6565a848
-def _as_fills(rows, fills, units, before, gone, used, cols, terms, fill, lot, N):
-    "The fills behind holdings that have settled; whole shares are whole to the last bit"
-    W = cols.shape[1]
+@patch
+def leap(self:_Walk, rows, fills, n, units, before, gone, used, cols, terms, fill, lot, income, cash):
+    "Take over the first `n` fills; whole shares are whole to the last bit"
+    W,N,L = cols.shape[1],len(self.units),self.ledger
     if lot is not None: units[1:,:W] = np.round(units[1:,:W]/lot, 6)*lot
     held = np.where(gone, 0., np.take_along_axis(units[:-1], before, axis=1))
     trades = units[1:,:W] - held
     trades[np.abs(trades)<=1e-12*np.abs(units[1:,:W])] = 0.
-    (r,p),out = np.nonzero(used),[]
+    at,out = used[:n],[]
+    place = (cols[:n] + N*np.arange(n)[:,None])[at]
     for x in units[1:,:W],trades,terms.charge(trades, fill),np.where(trades!=0, fill, 0.):
-        out.append(np.zeros((len(rows), N)))
-        out[-1][r,cols[r,p]] = x[r,p]
-    return [fills, rows, *out, np.full(len(rows), 'rebalance')]
+        out.append(np.zeros((n, N)))
+        out[-1].reshape(-1)[place] = x[:n][at]
+    self.gather()
+    self.fills.append([fills[:n], rows[:n], *out, np.full(n, 'rebalance')])
+    self.row,self.units,self.cash,self.settled = int(fills[n-1]),out[0][-1],float(cash[n-1]),True
+    self.event,self.owed = L.ex.searchsorted(self.row+1),float(income.owed(self.row))
+    if not income.still and (seen := income.ex<=self.row).any(): np.add.at(self.arriving, income.pay[seen], income.paid[seen])
 
 # %% ../../nbs/modules/31_simulate.ipynb #4a7c469e
 def _as_account(L, start, end, cash, flows, before, done):
@@ -499,6 +577,26 @@ def _history(account):
     "(T,) values up to the end of the books, without deposits and withdrawals"
     nav = account.nav
     return nav[0]*np.append(1., np.cumprod(1 + time_weighted_returns(nav, account.flow)))
+
+# %% ../../nbs/modules/31_simulate.ipynb #495b37b8
+def _follow(w, rows, fills, until, target, terms, end, limits, history, at_once):
+    "Carry out decisions one by one, or with `at_once` many at once as long as nothing else happens"
+    L,size,k,alone,patience = w.ledger,len(rows),0,0,1
+    R,sized = size,np.append(fills if L.rules.sizing=='at_fill' else rows, end)
+    last,fill = (_Ahead(o, x, len(w.units)) for o,x in ((L.last, rows), (L.fill, np.minimum(fills, len(L.close)-1))))
+    choose = target if callable(target) else lambda k, book: target[k]
+    while k<R:
+        if at_once and not alone:
+            m = min(k+size, R)
+            some = (rows, fills, target, terms) if m-k==R else (rows[k:m], fills[k:m], target[k:m], terms[range(k, m)])
+            n = _together(w, *some, limits, int(sized[m]))
+            whole,k = n==m-k,k+n
+            size = 2*size if whole else max(2*n, 8)
+            if whole: continue
+            patience = alone = 1 if n>12 else min(2*patience, 64)
+        d,f = int(rows[k]),int(fills[k])
+        w.decide(k, d, f if f<=end else None, min(int(until[k]), end+1), choose, terms, last, fill, limits, history)
+        k,alone = k+1,alone-1
 
 # %% ../../nbs/modules/31_simulate.ipynb #9bbab898
 def simulate(
@@ -516,18 +614,20 @@ def simulate(
     history:bool=False,         # Does the target want to know what the account has been worth so far?
 )->Account:
     "The account that follows from decisions"
-    L,fills,nothing = Ledger(panel, rules),rows+rules.lag,np.zeros(len(panel.ids))
+    L,fills,until,N = Ledger(panel, rules),rows+rules.lag,np.append(rows[1:], end+1),len(panel.ids)
     flows = (np.empty(0, int), np.empty(0)) if flows is None else tuple(map(np.asarray, flows))
     if ((flows[0]<=start) | (flows[0]>end)).any():
         raise ParameterError('deposits and withdrawals lie after the first session of the books, and not after the last')
-    done,sells = None,limits is None or limits.max_turnover is None # Is what leaves the target sold at once?
-    plain = not callable(target) and units is None and not len(flows[0]) and rules.dividends=='wait' and sells
-    if not callable(target): target = long_only(target, panel.sessions[rows], panel.ids)
-    before,go = nothing if units is None else units,np.flatnonzero((fills<=end) & ~np.isnan(target[:,0])) if plain else ()
-    if len(go):
-        some = (rows, fills, target, terms) if len(go)==len(rows) else [o[go] for o in (rows, fills, target, terms)]
-        done = _together(L, *some, limits, start, end, cash)
-    if done is None:
-        choose = target if callable(target) else lambda k, book: target[k]
-        done = _one_by_one(L, rows, fills, choose, terms, start, end, cash, before, flows, limits, history)
-    return _as_account(L, start, end, cash, flows, before, done)
+    before = np.zeros(N) if units is None else units
+    walk,record = _Walk(L, start, cash, before, flows, terms[0] if len(rows) else None),None
+    if history: record = lambda w: _history(_as_account(L, start, w.row, cash, flows, before, w.done))
+    at_once,some = not callable(target),[rows, fills, until, target, terms]
+    if at_once:
+        some[3] = target = long_only(target, panel.sessions[rows], panel.ids)
+        sells = limits is None or limits.max_turnover is None # Is what leaves the target sold at once?
+        at_once = sells and not len(flows[0]) and rules.dividends=='wait'
+        if at_once and len(go := np.flatnonzero((fills<=end) & ~np.isnan(target[:,0])))<len(rows): some = [o[go] for o in some]
+    _follow(walk, *some, end, limits, record, at_once)
+    walk.to(end)
+    walk.settle()
+    return _as_account(L, start, end, cash, flows, before, walk.done)

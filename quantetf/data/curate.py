@@ -126,7 +126,8 @@ def _facts(data, funds, last):
     if data.facts is None or not len(data.facts): return measured
     day = pd.Timestamp(last) if data.downloaded is None else pd.Timestamp(data.downloaded.date())
     stated = _owned(data.facts, data, 'effective')
-    stated = stated.assign(known_at=stated.known_at.fillna(day), effective=stated.effective.fillna(stated.known_at).fillna(day))
+    first = pd.Series({id:pd.Timestamp(f.bars['session'][0]) for id,f in funds.items()})
+    stated = stated.assign(known_at=stated.known_at.fillna(day), effective=stated.effective.fillna(stated.id.map(first)))
     return pd.concat([measured, stated[stated.id.isin(list(funds))]], ignore_index=True)
 
 # %% ../../nbs/modules/13_curate.ipynb #79e813b2

@@ -74,7 +74,9 @@ class FactsOnDemand(Mapping):
     def __init__(self, snapshot, ids):
         self._ids,self._snapshot,self._made = ids,snapshot,{}
         self._kinds = dict(split_ratio='split') | {k:k for k in PAID}
-        self._names = [*sorted(snapshot.table('facts').name.unique()), *self._kinds, 'ticker']
+        stated = sorted(snapshot.table('facts').name.unique())
+        classes = 'asset_class' not in stated and (snapshot.table('instruments').asset_class!='').any()
+        self._names = [*stated, *['asset_class']*bool(classes), *self._kinds, 'ticker']
 
     def __iter__(self): return iter(self._names)
     def __len__(self): return len(self._names)
@@ -88,11 +90,17 @@ class FactsOnDemand(Mapping):
         def lines(k, column, value): t = self._snapshot.table(k); return t[t[column]==value]
         if name=='ticker': t,columns = self._snapshot.table('symbols'),('start', 'start', 'ticker')
         elif name in self._kinds: t,columns = lines('actions', 'kind', self._kinds[name]),('session', 'known_at', 'value')
-        else: t,columns = lines('facts', 'name', name),('effective', 'known_at', 'value')
+        elif len(t := lines('facts', 'name', name)): columns = 'effective','known_at','value'
+        else: t,columns = self._classes(),('effective', 'known_at', 'value')
         known,codes = text_codes(t.id)
         effective,known_at,value = (t[c] for c in columns)
         col = np.searchsorted(self._ids, np.array(known, str))[codes]
         return Facts(self._ids, col, effective.to_numpy(), known_at.to_numpy(), value.to_numpy(object))
+    def _classes(self):
+        "Asset classes of the table of instruments, which has no dates: in force always, and nobody can say since when they were known"
+        t = self._snapshot.table('instruments')
+        t = t[t.asset_class!='']
+        return t.assign(effective=np.datetime64('1900-01-01', 'us'), known_at=np.datetime64('2250-01-01', 'us'), value=t.asset_class)
 
 # %% ../../nbs/modules/15_view.ipynb #54a0055e
 def _lookup(d, name, what):
@@ -314,6 +322,7 @@ def _complete(self:Panel):
 @patch
 def age(self:View)->np.ndarray: # (R, N) integers
     "Closes seen so far"
+    if self._panel._complete(): return np.repeat(self._rows[:,None]+1, len(self.ids), axis=1)
     return self._panel._seen()[self._rows].astype(int)
 
 # %% ../../nbs/modules/15_view.ipynb #a321e20f

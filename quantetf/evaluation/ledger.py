@@ -19,7 +19,7 @@ from ..store import content_hash, inside, write_atomic, writing
 
 # %% auto #0
 __all__ = ['KINDS', 'trial_key', 'Outcome', 'outcome_of', 'Trial', 'ledger_folder', 'record_trials', 'record_trial', 'Trials',
-           'trials', 'trial_returns']
+           'trials', 'trial_of', 'trial_returns']
 
 # %% ../../nbs/modules/35_ledger.ipynb #0c7861f5
 KINDS = 'backtest', 'sweep', 'walkforward'
@@ -200,6 +200,18 @@ def trials(
     there = _lines(folder, lines)
     if lines and len(there)<lines: raise IntegrityError(f'the ledger of {lineage} has {len(there)} lines, and had {lines}; restore it')
     return Trials(lineage, folder, tuple(_numbered(there).values()), len(there), there[-1]['chain'] if there else '')
+
+# %% ../../nbs/modules/35_ledger.ipynb #46310971
+def trial_of(
+    outcome:Outcome,
+    ledger:Trials,
+)->Trial:
+    "The trial that an outcome is in a ledger; `IntegrityError` where it is none"
+    key = trial_key(outcome.config, ledger.lineage, str(outcome.sessions[0]), str(outcome.sessions[-1]))
+    for o in ledger:
+        if o.key==key: return o
+    span = f'{outcome.sessions[0]} to {outcome.sessions[-1]}'
+    raise IntegrityError(f'{outcome.name}, {span}, is not among the {len(ledger)} trials on {ledger.lineage}')
 
 # %% ../../nbs/modules/35_ledger.ipynb #48b7380f
 def trial_returns(

@@ -10,13 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from ..backtest.engine import accepted_mixed, mixed_words
-from ..constraints import check_weights
+from ..constraints import Constraints, Limits, check_weights
+from ..core import ParameterError, did_you_mean
+from ..data.actions import carried
+from ..data.revisions import compare
 from ..data.view import freshness as last_bars
-from ..universe import basis_on, basis_words, levels_off
+from ..policy import check_names
+from ..universe import basis_words, levels_off
 
 # %% auto #0
-__all__ = ['CHECKS', 'Check', 'schedule', 'timing', 'freshness', 'adjustment', 'mixed', 'announcements', 'coverage', 'margin',
-           'weights', 'cash', 'turnover', 'rounding', 'liquidity', 'run_checks']
+__all__ = ['CHECKS', 'NEVER', 'Check', 'verdict', 'schedule', 'timing', 'holdings', 'reconciliation', 'account', 'freshness',
+           'staggering', 'last_bar', 'restatement', 'prices', 'adjustment', 'mixed', 'announcements', 'coverage',
+           'abstentions', 'margin', 'limits_now', 'weights', 'cash', 'turnover', 'trades', 'rounding', 'liquidity',
+           'drift', 'run_checks', 'examine', 'accept']
 
 # %% ../../nbs/modules/52_checks.ipynb #24f67799
 class Check(NamedTuple):
@@ -25,23 +31,104 @@ class Check(NamedTuple):
     status:str   # 'PASS', 'WARN' or 'BLOCK'
     evidence:str # What was found
     limit:str    # What it was held against
+    funds:tuple=()   # Ids of the funds for which it blocks
+    accepted:str=''  # Why a person accepted it, if it would block
+    @property
+    def key(self)->str: return self.name.replace(' ', '_') # In files and commands
 
-def _check(name, bad, evidence, limit, worse='WARN'): return Check(name, worse if bad else 'PASS', evidence, limit)
+def verdict(
+    p,             # `Proposal`
+    name:str,      # Of the check, with spaces
+    measure,       # A number, the larger the worse; NaN is not known. Or one for each of `funds`
+    evidence:str,
+    limit:str,     # What is measured
+    show='{:g}',   # How to write a level
+    funds=None,    # Ids that the numbers belong to
+)->Check:
+    "The check that the levels of the strategy file make of a measurement"
+    level,each = getattr(p.strategy.checks, name.replace(' ', '_')),np.atleast_1d(np.asarray(measure, float))
+    worst,two = np.nan if np.isnan(each).any() else each.max(initial=0.),(('warns', level.warn), ('blocks', level.block))
+    status,said = level.status(worst),[f'{k} above {show.format(v)}' for k,v in two if v is not None]
+    hit = () if funds is None or level.block is None else tuple(str(o) for o,x in zip(funds, each, strict=True) if x>level.block)
+    if status=='BLOCK' and not p.trades_now: status = 'WARN'
+    return Check(name, status, evidence, f'{limit}: {", ".join(said)}' if said else limit, hit)
+
+def _matter(p): return p.decision.signals.universe.mask[0] | (p.book.shares>0) # (N,) booleans: the funds that may be held, or are
 def _names(p, mask): return ', '.join(map(str, p.panel.ids[mask][:6])) + (' and more' if mask.sum()>6 else '')
+def _worse(check, status): return check._replace(status=status) if check.status=='PASS' else check
 
 # %% ../../nbs/modules/52_checks.ipynb #5534ddbb
 def schedule(p)->Check:
-    "Is a decision due?"
-    what = f'{p.as_of} is a date of the schedule ({p.strategy.schedule.label})' if p.due else (
-        f'{p.as_of} is not a date of the schedule ({p.strategy.schedule.label})' + ('; decided all the same, as asked' if p.forced else ''))
-    return _check('schedule', p.forced, what, 'a decision on scheduled sessions, HOLD on others')
+    "Is a decision due, and was every one since the last packet made?"
+    label = p.strategy.schedule.label
+    what = f'{p.as_of} is a date of the schedule ({label})' if p.due else (
+        f'{p.as_of} is not a date of the schedule ({label})' + ('; decided all the same, as asked' if p.forced else ''))
+    missed = ()
+    if p.before is not None:
+        a,b = np.datetime64(p.before['as_of'], 'D')+1,p.as_of-1
+        missed = p.strategy.schedule.dates(a, b, p.snapshot.exchange) if a<=b else ()
+    if len(missed):
+        what += f'; no packet was made for {", ".join(map(str, missed[:3]))}' + (f' and {len(missed)-3} more' if len(missed)>3 else '')
+    return verdict(p, 'schedule', max(len(missed), int(p.forced)), what, 'dates of the schedule without a packet; HOLD on others')
 
 def timing(p)->Check:
     "Can a person trade by these rules?"
     bad = p.rules.fill=='same_close' or p.rules.sizing=='at_fill'
     how = f'filled at {p.rules.fill.replace("_", " ")}, sized {p.rules.sizing.replace("_", " ")}'
     text = f'{how}: a convention to compare engines by, not one to trade by' if bad else how
-    return _check('timing', bad, text, 'sized at the decision, filled on the next session')
+    return verdict(p, 'timing', int(bad), text, 'sized at the decision, filled on the next session')
+
+# %% ../../nbs/modules/52_checks.ipynb #e6d5747b
+def holdings(p)->Check:
+    "How old is the statement of holdings, and what happened since?"
+    limit,a = 'sessions from its date to the decision',p.account
+    if p.source=='cash only': return verdict(p, 'holdings', 0, f'an account in cash, {p.book.cash:,.2f}', limit)
+    if a.since is None:
+        return verdict(p, 'holdings', np.nan, f'{p.source} has no date of its own (AS_OF) and was taken for that of {p.as_of}', limit)
+    return verdict(p, 'holdings', a.sessions, '; '.join([p.source, *a.changes]), limit)
+
+def _shares_then(p, key):
+    "(N,) shares of the last packet's rows, counted as they would be tonight; None where it has none"
+    rows = [o for o in p.before['rows'] if o['instrument_id'] in set(p.panel.ids.tolist())]
+    if len(rows)<len(p.before['rows']) or any(o[key] is None for o in rows): return None
+    place,factor = p.panel._units()
+    a,b = np.searchsorted(p.panel.sessions, np.array([p.before['as_of'], p.as_of], 'datetime64[D]'))
+    out = np.zeros(len(p.panel.ids))
+    for o in rows: out[np.searchsorted(p.panel.ids, o['instrument_id'])] = o[key]
+    out = out*factor[b,place]/factor[a,place]
+    return np.where(p.panel._events.closed<b, 0., np.floor(out+1e-6) if p.rules.shares=='whole' else out)
+
+def reconciliation(p)->Check:
+    "Are the holdings what the last packet left behind?"
+    limit = 'part of the account that differs from what the last packet left'
+    def say(x, text): return verdict(p, 'reconciliation', x, text, limit, '{:.1%}')
+    if p.before is None: return say(0, 'no packet before this one')
+    day = p.before['as_of']
+    if p.source=='cash only': return say(np.nan, f'no holdings were given, so nobody knows what became of the packet of {day}')
+    done,idle = (_shares_then(p, k) for k in ('target_shares', 'current_shares'))
+    if done is None: return say(np.nan, f'the packet of {day} has no share counts, or funds that are not in these data')
+    def off(x): return max(float(np.maximum(d, 0)@p.book.price) for d in (p.book.shares-x, x-p.book.shares))/p.book.nav
+    a,b = off(done),off(idle)
+    if b<a and b<=.005:
+        text = f'as if the orders of {day} had not been placed: {a:.1%} of the account is not what they would have left'
+        return _worse(say(b, text), 'WARN')
+    odd = ~np.isclose(p.book.shares, done)
+    which = '; '.join(f'{id} {x:g} instead of {y:g}' for id,x,y in list(zip(p.panel.ids[odd], p.book.shares[odd], done[odd]))[:4])
+    return say(a, f'{a:.1%} of the account differs from what the packet of {day} left' + (f': {which}' if which else ''))
+
+def account(p)->Check:
+    "Which positions are left alone, or sold because they are not in the list?"
+    kept,names = p.kept,dict(p.frozen)
+    said = [f'{k}: left alone, {v}' for k,v in names.items()]
+    locked = np.flatnonzero((p.account.locked>0) & ~np.isin(p.panel.ids, list(names)))
+    said += [f'{p.panel.ids[j]}: {p.account.locked[j]:g} shares are locked' for j in locked]
+    strange = (p.decision.signals.universe.reason[0]=='not in the list') & (p.book.shares>0) & ~np.isin(p.panel.ids, list(names))
+    if strange.any(): said.append(f'{_names(p, strange)}: not in the list' + (', sold' if p.trades_now else ''))
+    want = np.nan_to_num(p.raw)
+    stays = (kept>0) & (want*p.book.nav<kept*p.book.price-1e-9)
+    out = (want>0) & (p.book.shares==0) & np.isin(p.panel.ids, list(names))
+    limit = 'funds that stay, or stay out, against the strategy'
+    return verdict(p, 'account', int((stays | out).sum()), '; '.join(said) or 'nothing is left alone', limit)
 
 # %% ../../nbs/modules/52_checks.ipynb #6d6a6658
 def _behind(rows, most=6)->str: # Such as 'EEM (1 session behind, last bar 2026-08-14)'
@@ -49,22 +136,91 @@ def _behind(rows, most=6)->str: # Such as 'EEM (1 session behind, last bar 2026-
     long = '; if it has closed, say when in instruments.csv' if any(o.behind>21 for o in rows) else ''
     return ', '.join(map(one, rows[:most])) + (f' and {len(rows)-most} more' if len(rows)>most else '') + long
 
-def freshness(
-    p,
-    max_stale:int=0, # Sessions that a fund to be held or traded may be behind
-)->Check:
+def _needed(p): # (N,) booleans: held, to be held or traded
+    return (p.trade!=0) | (p.book.shares>0) | (np.nan_to_num(p.target)>0)
+
+def _ages(p):
+    "Rows of `last_bars` of the funds of the list and of those held"
+    ours = set(p.panel.ids[(p.decision.signals.universe.reason[0]!='not in the list') | _needed(p)].tolist())
+    return [o for o in last_bars(p.panel, p.as_of).itertuples() if o.id in ours]
+
+def freshness(p)->Check:
     "How far is the last bar of each fund behind the session?"
-    held = (p.trade!=0) | (p.book.shares>0) | (np.nan_to_num(p.target)>0)
-    listed = (p.decision.signals.universe.reason[0]!='not in the list') | held
-    age = list(last_bars(p.panel, p.as_of).itertuples())
-    ours,needed = ([o for o in age if o.id in set(p.panel.ids[m])] for m in (listed, held))
-    late,stale = [o for o in needed if o.behind>max_stale],[o for o in ours if o.behind]
-    others = [o for o in stale if o not in late]
-    limit,worse = 'a close on the session','BLOCK' if p.trades_now else 'WARN'
-    parts = (late, 'held or to be held'),(others, 'ranked by an older price or left out')
+    ours,needed = _ages(p),set(p.panel.ids[_needed(p)].tolist())
+    must = [o for o in ours if o.id in needed and o.id not in p.frozen]
+    late = [o for o in must if o.behind]
+    others,shut = ([o for o in ours if o.behind and o not in late and (o.id in p.frozen)==f] for f in (False, True))
+    parts = (late, 'held or to be held'),(others, 'ranked by an older price or left out'),(shut, 'left alone, and valued at an older price')
     said = [f'{_behind(rows)}, {what}' for rows,what in parts if rows]
-    if said: return Check('freshness', worse if late else 'WARN', f'no close on {p.as_of} for {"; nor for ".join(said)}', limit)
-    return Check('freshness', 'PASS', f'all {len(ours)} funds of the list that trade have a close on {p.as_of}', limit)
+    text = f'all {len(ours)} funds of the list that trade have a close on {p.as_of}'
+    if said: text = f'no close on {p.as_of} for {"; nor for ".join(said)}'
+    behind,ids,limit = [o.behind for o in must],[o.id for o in must],'sessions that a fund to be held or traded is behind'
+    found = verdict(p, 'freshness', behind, text, limit, funds=ids)
+    return _worse(found, 'WARN') if said else found
+
+def staggering(p)->Check:
+    "Do the funds end on one session?"
+    ends = {}
+    for o in _ages(p): ends.setdefault(o.last, []).append(o.ticker)
+    n,late = sum(map(len, ends.values())),sum(len(v) for k,v in ends.items() if k<str(p.as_of))
+    some = sorted(ends.items(), reverse=True)[:4]
+    def one(k, v): return f'{len(v)} fund{"s end" if len(v)!=1 else " ends"} on {k}' + (f' ({", ".join(v[:4])})' if k<str(p.as_of) else '')
+    text = '; '.join(one(*o) for o in some)
+    return verdict(p, 'staggering', late/max(n, 1), text, 'part of the list without a close on the session', '{:.0%}')
+
+# %% ../../nbs/modules/52_checks.ipynb #46ca257d
+def last_bar(p)->Check:
+    "Does the last bar look like that of a whole session?"
+    def say(x, text): return verdict(p, 'last bar', x, text, "part of a usual session's volume that is missing", '{:.0%}')
+    none,ours = 'there are no volumes to tell a whole session by',np.isin(p.panel.ids, [o.id for o in _ages(p) if not o.behind])
+    if 'volume' not in p.panel._fields or not ours.any(): return say(np.nan, none)
+    past = p.view.window('volume', 22)[0][:,ours]
+    enough = ~np.isnan(past).any(axis=0) & (np.median(past[:-1], axis=0)>0)
+    if not enough.any(): return say(np.nan, none)
+    part = float(np.median(past[-1,enough]/np.median(past[:-1,enough], axis=0)))
+    return say(max(1-part, 0.), f'the volume of {p.as_of} is {part:.0%} of a usual session (median of {enough.sum()} funds)')
+
+# %% ../../nbs/modules/52_checks.ipynb #fd947202
+def restatement(p)->Check:
+    "Has the known history of a fund that matters changed since the last packet?"
+    def say(n, text, funds=()): return verdict(p, 'restatement', n, text, 'funds whose known history has changed', funds=funds or None)
+    if p.before is None: return say(0, 'no packet before this one')
+    if p.earlier is None: return say(np.nan, f'the data of the packet of {p.before["as_of"]} are no longer there to compare with')
+    if p.earlier.id==p.snapshot.id: return say(0, f'the data are those of the packet of {p.before["as_of"]}')
+    ours = set(p.panel.ids[_matter(p) | _needed(p)].tolist())
+    found = [o for o in compare(p.earlier.tables, p.snapshot.tables) if o.restates and o.id in ours]
+    ids = sorted({o.id for o in found} - set(p.frozen))
+    text = '; '.join(f'{o.id}: {o.evidence}' for o in found[:3]) + (f' and {len(found)-3} more changes' if len(found)>3 else '')
+    level = p.strategy.checks.restatement.block
+    made = say(len(ids), text or f'nothing that was known on {p.before["as_of"]} reads differently')
+    if level is not None and len(ids)>level: return made._replace(funds=tuple(ids))
+    return _worse(made, 'WARN') if found else made
+
+def _moves(p):
+    "(N,) how far each fund moved since the last packet or on the session, and closes that are not those of the packet"
+    L,now = p.panel,int(np.searchsorted(p.panel.sessions, p.as_of))
+    place,factor = L._units()
+    move,off = np.nan_to_num(np.abs(p.view.lag('ret')[0])),[]
+    for o in (p.before or {}).get('rows', ()):
+        j = int(np.searchsorted(L.ids, o['instrument_id']))
+        if j==len(L.ids) or L.ids[j]!=o['instrument_id'] or not o.get('price'): continue
+        row = int(np.searchsorted(L.sessions, np.datetime64(o['price_date'], 'D')))
+        close = L._fields['close'][row,j]
+        if not abs(close/o['price']-1)<=1e-6:
+            off.append(f'{L.ids[j]} closed at {close:g} on {o["price_date"]}, and at {o["price"]:g} by the packet')
+        move[j] = max(move[j], abs(p.book.price[j]*factor[now,place[j]]/(o['price']*factor[row,place[j]])-1))
+    return move,off
+
+def prices(p)->Check:
+    "Are tonight's prices believable, next to those of the last packet?"
+    move,off = _moves(p)
+    cols = np.flatnonzero(_needed(p) & ~np.isin(p.panel.ids, list(p.frozen)))
+    since = f' since {p.before["as_of"]} or' if p.before else ''
+    text = 'no fund is held or traded'
+    if len(cols): k = cols[np.argmax(move[cols])]; text = f'{p.panel.ids[k]} moved by {move[k]:.1%}, the most{since} on the session itself'
+    limit = 'largest move of a fund that is held or traded'
+    made = verdict(p, 'prices', move[cols], '; '.join([*off[:3], text]), limit, '{:.0%}', p.panel.ids[cols])
+    return _worse(made, 'WARN') if off else made
 
 # %% ../../nbs/modules/52_checks.ipynb #6d7a507f
 def adjustment(p)->Check:
@@ -72,27 +228,40 @@ def adjustment(p)->Check:
     off = levels_off(p.view, _matter(p))
     text = f'prices are {basis_words(off)}' if off else 'prices are as traded, splits and dividends apart'
     if off: text += ': levels before the last session are not those of their day'
-    return _check('adjustment', off, text, 'as traded')
-
-def _matter(p): return p.decision.signals.universe.mask[0] | (p.book.shares>0) # (N,) booleans: the funds that may be held, or are
+    return verdict(p, 'adjustment', sum(map(len, off.values())), text, 'funds whose closes are not as traded')
 
 def mixed(p)->Check:
     "Are there funds whose prices are adjusted in some years and not in others?"
     names = accepted_mixed(p.panel, _matter(p), p.strategy.accept_mixed, p.as_of)
-    return _check('mixed prices', names, mixed_words(names), 'none')
+    return verdict(p, 'mixed prices', len(names), mixed_words(names), 'funds adjusted in some years only')
+
+def _coming(p):
+    "Splits, payments, and which of these are large, up to the execution, of funds that are held or traded; None if the data cannot say"
+    acts = p.snapshot.tables.actions
+    acts = acts[acts.known_at.to_numpy('datetime64[D]')<=p.as_of]
+    if not (acts.known_at<acts.session).any(): return None
+    day = acts.session.to_numpy('datetime64[D]')
+    ours = acts.id.isin(p.panel.ids[_needed(p) & ~np.isin(p.panel.ids, list(p.frozen))])
+    soon = acts[(day>p.as_of) & (day<=p.execution_session) & ours]
+    price = dict(zip(p.panel.ids.tolist(), p.book.price))
+    soon = soon.assign(part=[v/price[id] for id,v in zip(soon.id, soon.value)])
+    split = soon.kind=='split'
+    return soon[split],soon[~split],soon[~split & (soon.part>.01)]
 
 def announcements(p)->Check:
-    "Is a split known that comes between decision and execution?"
-    acts,limit = p.snapshot.tables.actions,'no split up to the execution session'
-    acts = acts[acts.known_at.to_numpy('datetime64[D]')<=p.as_of]
-    if not (acts.known_at<acts.session).any():
-        return Check('announcements', 'WARN', 'the data carry no announcement dates: coming splits were not looked for', limit)
-    day = acts.session.to_numpy('datetime64[D]')
-    soon = acts[(acts.kind=='split') & (day>p.as_of) & (day<=p.execution_session)]
-    soon = soon[soon.id.isin(p.panel.ids[(p.trade!=0) | (p.book.shares>0)])]
-    if not len(soon): return Check('announcements', 'PASS', 'no split is announced for a fund that is held or traded', limit)
-    which = ', '.join(f'{id} by {x:g}' for id,x in zip(soon.id, soon.value))
-    return Check('announcements', 'WARN', f'a split takes effect by {p.execution_session}: multiply the share counts of {which}', limit)
+    "Is a split or a large dividend known that comes between decision and execution?"
+    limit,coming = 'splits, and dividends above 1 % of the price, up to the execution session',_coming(p)
+    if coming is None:
+        text = 'the data carry no announcement dates: coming splits and dividends were not looked for'
+        return verdict(p, 'announcements', np.nan, text, limit)
+    (splits,paid,large),text = coming,[]
+    if len(splits): text.append(f'a split takes effect by {p.execution_session}: multiply the share counts of ' +
+        ', '.join(f'{o.id} by {o.value:g}' for o in splits.itertuples()))
+    if len(paid): text.append(f'ex-dividend by {p.execution_session}: ' +
+        ', '.join(f'{o.id} pays {o.value:.4g} ({o.part:.2%})' for o in paid.itertuples()))
+    said = '; '.join(text) or 'no split and no dividend is announced for a fund that is held or traded'
+    made,ids = verdict(p, 'announcements', len(splits)+len(large), said, limit),sorted({*splits.id, *large.id})
+    return made._replace(funds=tuple(ids)) if made.status=='BLOCK' else made
 
 # %% ../../nbs/modules/52_checks.ipynb #99d86fe5
 def coverage(p)->Check:
@@ -100,82 +269,175 @@ def coverage(p)->Check:
     u,scores,traded = p.decision.signals.universe,p.decision.signals.scores[0],p.view.age()[0]>0
     alive = (p.panel._events.closed>=np.searchsorted(p.panel.sessions, p.as_of)) & traded
     listed = u.reason[0]!='not in the list'
-    scored,gone = int((u.mask[0] & ~np.isnan(scores)).sum()),int((listed & ~alive).sum())
-    text = f'{scored} of {(listed & alive).sum()} funds of the list have a score'
+    scored,gone,n = int((u.mask[0] & ~np.isnan(scores)).sum()),int((listed & ~alive).sum()),int((listed & alive).sum())
+    text = f'{scored} of {n} funds of the list have a score'
     if gone: text += f'; {gone} closed before or {"is" if gone==1 else "are"} not listed yet'
-    return _check('coverage', scored<(listed & alive).sum(), text, 'every fund of the list that trades')
+    return verdict(p, 'coverage', max(1-scored/max(n, 1), 0.), text, 'part of the funds that trade without a score', '{:.0%}')
+
+def abstentions(p)->Check:
+    "Which members of the universe have no score?"
+    none = p.decision.signals.universe.mask[0] & np.isnan(p.decision.signals.scores[0])
+    text = f'no score for {_names(p, none)}' if none.any() else 'every member has a score'
+    return verdict(p, 'abstentions', int(none.sum()), text, 'members without a score')
 
 def margin(p)->Check:
     "How close the last fund that is held is to the first that is not"
+    def say(x, text): return verdict(p, 'cut margin', x, text, '1 less the lead of the last fund chosen, in scatters of scores')
     scores,held = p.decision.signals.scores[0],p.chosen
-    limit = 'a fiftieth of the scatter of scores'
     if not held.any() or np.isnan(scores[held]).any() or not (~held & ~np.isnan(scores)).any():
-        return Check('cut margin', 'PASS', 'there is no cut to be close to', limit)
+        return say(0, 'there is no cut to be close to')
     last = np.flatnonzero(held)[np.argmin(scores[held])]
     out = np.flatnonzero(~held & ~np.isnan(scores))
     first = out[np.argmax(scores[out])]
     gap,scatter = scores[last]-scores[first],np.nanstd(scores)
     text = f'{p.panel.ids[last]}, the last fund chosen, is {gap/scatter:.1%} of the scatter of scores ahead of {p.panel.ids[first]}'
-    return _check('cut margin', gap<scatter/50, text, limit)
+    return say(max(1-gap/scatter, 0.), text)
 
 # %% ../../nbs/modules/52_checks.ipynb #1c8c7316
+def limits_now(p):
+    "The limits that tonight's weights have to keep: without those that an overlay, or the older dates of tranches, are meant to break"
+    c,rule = p.strategy.portfolio.constraints,p.strategy.portfolio
+    if not isinstance(c, Limits): return c
+    if hasattr(rule, 'of'): return Constraints(c.max_weight, c.cash_buffer, c.max_turnover)
+    overlays = {getattr(o, '_kind', type(o).__name__) for o in rule.overlays}
+    return c.in_part() if overlays & set(p.decision.binding[0]) else c
+
+def _risk_of(p, c):
+    "Risk of the candidates, as the rule had it, and the benchmark; None where no limit asks"
+    if not getattr(c, 'uses_benchmark', False): return None
+    s,rule = p.decision.signals,p.strategy.portfolio
+    asked = rule.candidates(s)[0] if hasattr(rule, 'candidates') else np.flatnonzero(s.universe.mask[0] & ~np.isnan(s.scores[0]))
+    cols,b = np.union1d(asked, np.flatnonzero(p.target)),np.searchsorted(p.panel.ids, p.view.called(c.benchmark))
+    return s.risk_model.estimate(p.view, p.panel.ids[np.union1d(cols, [b])])
+
 def weights(p)->Check:
     "Do the target weights respect the constraints?"
-    limit = 'sum with cash 1, no short position, within the caps of the strategy'
-    constraints = getattr(p.strategy.portfolio, 'constraints', None)
-    if p.decision.status[0]!='ok': return Check('weights', 'WARN', f'the strategy holds: {p.decision.reason[0]}', limit)
-    if constraints is None: return Check('weights', 'WARN', 'the portfolio names no constraints to check', limit)
-    now = p.book.weights if p.book.shares.any() and p.trades_now else None
-    broken = check_weights(p.target, constraints, now, p.panel.ids)
+    limit = 'limits that are broken: sum with cash 1, no short position, the caps of the strategy'
+    def say(n, text): return verdict(p, 'weights', n, text, limit)
+    c = getattr(p.strategy.portfolio, 'constraints', None)
+    if p.decision.status[0]!='ok': return say(np.nan, f'the strategy holds: {p.decision.reason[0]}')
+    if c is None: return say(np.nan, 'the portfolio names no constraints to check')
+    phased = c.first_purchase=='phased'
+    now = p.book.weights if (p.book.shares.any() or phased) and p.trades_now else None
+    limits = limits_now(p)
+    broken = check_weights(p.target, limits, now, p.panel.ids, view=p.view, risk=_risk_of(p, limits))
     text = '; '.join(broken) or f'{(p.target>0).sum()} funds, {p.target.sum():.2%} invested'
-    if not (broken and now is not None and 'max_turnover' in p.decision.binding[0]): return _check('weights', broken, text, limit, 'BLOCK')
-    worse = p.target.max()>max(now.max(), constraints.max_weight)+1e-9 or p.target.sum()>max(now.sum(), constraints.invested)+1e-9
-    text += '; the account starts outside its limits and the turnover limit lets it return step by step'
-    return _check('weights', True, text, limit, 'BLOCK' if worse else 'WARN')
+    if why := p.decision.reason[0]: text += f'; {why}'
+    stays = p.kept*p.book.price/p.book.nav
+    if broken and now is not None and ('max_turnover' in p.decision.binding[0] or stays.any()):
+        far = p.target.max()>max(now.max(), c.max_weight)+1e-9 or p.target.sum()>max(now.sum(), c.invested)+1e-9
+        text += '; positions that are left alone are outside the limits' if stays.any() else \
+            '; the account starts outside its limits and the turnover limit lets it return step by step'
+        if not far: return say(np.nan, text)
+    return say(len(broken), text)
 
 def cash(p)->Check:
-    "Is there enough cash for the orders at the prices they were sized at?"
+    "Is there enough cash for the orders at the prices they were sized at, and at worse ones?"
+    left = p.cash_after-p.slippage
     text = f'{p.cash_after:,.2f} left of {p.book.nav:,.2f} after trades and their cost'
-    return _check('cash', p.cash_after<-1e-6*p.book.nav, text, 'not below 0', 'BLOCK')
+    if p.strategy.account.slippage_bps: text += f', {left:,.2f} if every fill is {p.strategy.account.slippage_bps:g} bp worse'
+    return verdict(p, 'cash', max(-left, 0.)/p.book.nav, text, 'part of the account that is missing', '{:.2g}')
 
 def turnover(p)->Check:
     "How much of the account is traded"
-    cap = getattr(getattr(p.strategy.portfolio, 'constraints', None), 'max_turnover', None)
-    over = cap is not None and p.book.shares.any() and p.turnover_one_way>cap+.005
+    c = getattr(p.strategy.portfolio, 'constraints', None)
+    cap,first = getattr(c, 'max_turnover', None),not p.book.shares.any()
+    exempt = first and getattr(c, 'first_purchase', 'exempt')=='exempt'
     text = f'{p.turnover_one_way:.1%} one way'
-    if cap is not None and not p.book.shares.any(): text += '; the first purchase from cash is exempt'
-    return _check('turnover', over, text, 'none set' if cap is None else f'{cap:.1%} one way')
+    if cap is not None and first: text += '; the first purchase from cash is ' + ('exempt' if exempt else f'phased, {cap:.1%} on each date')
+    limit = 'one way; none set by the strategy' if cap is None else f'one way; the strategy sets {cap:.1%}'
+    made = verdict(p, 'turnover', 0. if exempt else p.turnover_one_way, text, limit, '{:.0%}')
+    return _worse(made, 'WARN') if cap is not None and not exempt and p.turnover_one_way>cap+.005 else made
+
+def trades(p)->Check:
+    "How many orders there are"
+    n = int((p.trade!=0).sum())
+    sells = int((p.trade<0).sum())
+    return verdict(p, 'trades', n, f'{n} order{"s"*(n!=1)}, of which {sells} sell', 'orders')
 
 def rounding(p)->Check:
     "How far whole shares and small trades keep the account from its targets"
-    limit = 'every fund within 1 point of its target'
-    if not p.trades_now: return Check('rounding', 'PASS', 'nothing is traded', limit)
+    def say(x, text): return verdict(p, 'rounding', x, text, 'distance of a fund from its target after the trades', '{:.0%}')
+    if not p.trades_now: return say(0, 'nothing is traded')
     after = (p.book.shares+p.trade)*p.book.price/(p.book.nav-p.cost.sum())
     off,none = np.abs(after-p.target),(p.target>0) & (p.book.shares+p.trade==0)
-    if none.any(): return Check('rounding', 'WARN', f'the account is too small for one share of {_names(p, none)}', limit)
     j = int(np.argmax(off))
-    return _check('rounding', off[j]>.01, f'{p.panel.ids[j]} ends {100*off[j]:.2f} points from its target, the furthest', limit)
+    text = f'{p.panel.ids[j]} ends {100*off[j]:.2f} points from its target, the furthest'
+    return _worse(say(off[j], f'the account is too small for one share of {_names(p, none)}'), 'WARN') if none.any() else say(off[j], text)
 
 # %% ../../nbs/modules/52_checks.ipynb #6a275ede
 def liquidity(p)->Check:
     "The largest trade as a share of the median dollar volume of 21 sessions"
-    limit = '1 % of a median day'
-    if not (p.trade!=0).any(): return Check('liquidity', 'PASS', 'nothing is traded', limit)
-    usual = np.median(p.view.window('close', 21)[0]*p.view.window('volume', 21)[0], axis=0)
-    traded = p.trade!=0
-    row = int(np.searchsorted(p.panel.sessions, p.as_of))
-    days = p.panel.view(p.panel.sessions[max(row-20, 0):row+1])
-    if np.isnan(usual[traded]).any() or not set(np.unique(basis_on(days, traded)))<={'as_traded', 'split_adjusted'}:
-        return Check('liquidity', 'WARN', 'dollar volume is not known for every fund that is traded', limit)
-    part = np.abs(p.notional[traded])/np.maximum(usual[traded], 1)
+    limit,traded = 'largest order as a part of a median session',p.trade!=0
+    if not traded.any(): return verdict(p, 'liquidity', 0, 'nothing is traded', limit, '{:.2%}')
+    if np.isnan(p.usual[traded]).any():
+        text = f'dollar volume is not known for every fund that is traded: {_names(p, traded & np.isnan(p.usual))}'
+        return verdict(p, 'liquidity', np.nan, text, limit, '{:.2%}')
+    part = np.abs(p.notional[traded])/np.maximum(p.usual[traded], 1)
     k = int(np.argmax(part))
-    return _check('liquidity', part[k]>.01, f'{p.panel.ids[traded][k]}: {part[k]:.3%} of a median day', limit)
+    text = f'{p.panel.ids[traded][k]}: {part[k]:.3%} of a median session'
+    return verdict(p, 'liquidity', part, text, limit, '{:.2%}', p.panel.ids[traded])
+
+# %% ../../nbs/modules/52_checks.ipynb #e91ce803
+def _left_then(p):
+    "(N,) weights that the last packet left, or None where they are not known"
+    key = 'target_weight' if p.before['status']=='published' else 'current_weight'
+    w,ids = np.zeros(len(p.panel.ids)),set(p.panel.ids.tolist())
+    for o in p.before['rows']:
+        if o['instrument_id'] not in ids or o.get(key) is None: return None
+        w[np.searchsorted(p.panel.ids, o['instrument_id'])] = o[key]
+    return w
+
+def drift(p)->Check:
+    "What the last packet's account earned, in standard deviations"
+    def say(x, text): return verdict(p, 'drift', x, text, 'standard deviations of the return since the last packet')
+    if p.before is None: return say(0, 'no packet before this one')
+    w,day = _left_then(p),p.before['as_of']
+    if w is None: return say(np.nan, f'funds of the packet of {day} are not in these data, or have no weight')
+    a,b = np.searchsorted(p.panel.sessions, np.array([day, p.as_of], 'datetime64[D]'))
+    on,at,h = w>0,min(a, 252),b-a
+    if not on.any(): return say(0, f'the packet of {day} left nothing but cash')
+    level = carried(p.panel._fields['tr'][a-at:b+1][:,on])
+    if at<63 or h<1 or np.isnan(level[0]).any(): return say(np.nan, f'too little history before {day} to measure by')
+    sigma = float(((level[1:at+1]/level[:at] - 1)@w[on]).std(ddof=1))*h**.5
+    got = float((level[-1]/level[at]-1)@w[on])
+    return say(abs(got)/sigma, f'{got:+.2%} in {h} sessions since {day}; two standard deviations of such an account are {2*sigma:.2%}')
 
 # %% ../../nbs/modules/52_checks.ipynb #48f0c89d
-CHECKS = schedule,timing,freshness,adjustment,mixed,announcements,coverage,margin,weights,cash,turnover,rounding,liquidity
+CHECKS = (schedule, timing, holdings, reconciliation, account, freshness, staggering, last_bar, restatement, prices, adjustment, mixed,
+    announcements, coverage, abstentions, margin, weights, cash, turnover, trades, rounding, liquidity, drift)
 
 def run_checks(
     p, # `Proposal`
 )->list[Check]:
     "The verdicts on a proposal"
     return [f(p) for f in CHECKS]
+
+# %% ../../nbs/modules/52_checks.ipynb #909fd592
+NEVER = 'weights', 'cash' # No reason makes an order that cannot be paid for, or a strategy that breaks its own limits
+
+def examine(
+    p, # `Proposal`
+)->tuple: # The proposal, made again where funds had to be left alone, and its checks
+    "Check a proposal, and leave alone the funds that the strategy file wants left alone"
+    while True:
+        checks,more = run_checks(p),{}
+        for c in checks:
+            if c.status!='BLOCK' or c.key not in p.strategy.checks.restrict: continue
+            more |= {id:f'the check of {c.name} would block' for id in c.funds if id not in p.frozen}
+        if not more: return p,checks
+        p = p.leaving(more)
+
+def accept(
+    checks:list, # As from `run_checks`
+    reasons:dict, # Name of a check -> why a person accepts it
+)->list[Check]:
+    "The checks with those that a person accepts as warnings; an acceptance of what does not block is an error"
+    blocking = [o.key for o in checks if o.status=='BLOCK']
+    for k,why in reasons.items():
+        if k not in check_names():
+            raise ParameterError(f'accept: no check {k!r}{did_you_mean(k, check_names())}; there are {", ".join(check_names())}')
+        if not str(why).strip(): raise ParameterError(f'accept: {k} needs a reason, such as {k}=what you know that the check does not')
+        if k in NEVER: raise ParameterError(f'accept: {k} cannot be accepted; correct the strategy file or the holdings')
+        if k not in blocking: raise ParameterError(f'accept: {k} does not block this packet; {", ".join(blocking) or "nothing"} does')
+    return [o._replace(status='WARN', accepted=str(reasons[o.key]).strip()) if o.key in reasons else o for o in checks]

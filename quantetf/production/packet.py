@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
+from functools import cache
 
 import numpy as np
 
+from ..core import DataError
 from ..data.actions import carried
 from ..orders import order_of
 from ..strategy import strategy_config
 
 # %% auto #0
-__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'reason', 'action_of', 'rows', 'scores',
-           'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences', 'packet_csv']
+__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'limited', 'reason', 'action_of', 'rows',
+           'scores', 'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences',
+           'attribution', 'packet_csv', 'packet_schema', 'conforming']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -57,9 +62,27 @@ def _scored_by(p): # The feature that the scores are, if they are one
 
 def _scored(p, x): return f'{100*x:.2f} %' if score_unit(p) else f'{x:.4g}'
 
+def limited(p, j)->str:
+    "What keeps fund `j` from the weight that the rule wants for it, in words; '' where nothing does"
+    want = p.decision.signals.wanted
+    want,binding = p.raw[j] if want is None else want.weights[0,j],p.decision.binding[0]
+    said = []
+    if abs(p.raw[j]-want)>5e-5:
+        by = ' and '.join(o for o in binding if o not in ('cash_buffer', 'max_weight')) or 'what is held'
+        said.append(f'the rule wants {100*want:.2f} %, {by} makes it {100*p.raw[j]:.2f} %')
+    elif 'max_weight' in binding and abs(want-p.strategy.portfolio.constraints.max_weight)<1e-9: said.append('held to max_weight')
+    if abs(p.target[j]-p.raw[j])>5e-5: said.append(f'what is left alone makes it {100*p.target[j]:.2f} % instead of {100*p.raw[j]:.2f} %')
+    if p.account.locked[j]: said.append(f'{p.account.locked[j]:g} shares are locked')
+    return f' {"; ".join(said)[:1].upper()}{"; ".join(said)[1:]}.' if said else ''
+
 def reason(p, j, rank, action)->str:
-    "Why fund `j` is traded, in words"
-    score,why = p.decision.signals.scores[0,j],p.decision.signals.universe.reason[0,j]
+    "Why fund `j` is traded, in words: score and rank, then the limits that bind it"
+    if np.isnan(p.target[j]): return _reason(p, j, rank, action)
+    return _reason(p, j, rank, action) + limited(p, j)*(str(p.panel.ids[j]) not in p.frozen)
+
+def _reason(p, j, rank, action):
+    score,why,id = p.decision.signals.scores[0,j],p.decision.signals.universe.reason[0,j],str(p.panel.ids[j])
+    if id in p.frozen: return f'Left alone: {p.frozen[id]}.'
     if why: return f'Not eligible: {why}.'
     if np.isnan(score): return 'No score on this date.'
     if np.isnan(p.target[j]): return f'The strategy holds: {p.decision.reason[0]}.'
@@ -82,10 +105,13 @@ def _row(p, j, order, rank, name, price_date):
     b,trade,known = p.book,p.trade[j],p.share_note is None
     action = action_of(b.shares[j], p.target[j], trade)
     target,now = p.target[j],b.weights[j]
+    part,left = abs(p.notional[j])/p.usual[j] if p.usual[j]>0 else np.nan,b.nav-p.cost.sum()
     return name | dict(order=order, action=action, current_weight=plain(now), target_weight=plain(target), delta_weight=plain(target-now),
         price=plain(b.price[j], 6), price_date=price_date, current_shares=plain(b.shares[j], 6) if known else None,
         target_shares=plain(b.shares[j]+trade, 6) if known else None, delta_shares=plain(trade, 6) if known else None,
-        notional=plain(p.notional[j], 2), est_cost=plain(p.cost[j], 4), score=plain(p.decision.signals.scores[0,j]),
+        notional=plain(p.notional[j], 2), est_cost=plain(p.cost[j], 4), adv_share=plain(part),
+        window=p.window(j) if trade else '', after_weight=plain((b.shares[j]+trade)*b.price[j]/left),
+        score=plain(p.decision.signals.scores[0,j]),
         rank=None if np.isnan(rank) else int(rank), reason=reason(p, j, rank, action))
 
 def rows(p)->list[dict]:
@@ -124,11 +150,13 @@ def universe(p)->dict:
 
 # %% ../../nbs/modules/53_packet.ipynb #e87185ce
 def described(component)->str: # Such as 'momentum, lookback 252, skip 21'
-    "A component in a few words: its kind and its plain parameters"
+    "A component in a few words: its kind and its plain parameters; words at their default go without saying, but for names of features"
     from dataclasses import fields
     kind = getattr(type(component), '_kind', type(component).__name__).replace('_', ' ')
-    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component)]
-    return ', '.join([kind] + [f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and not isinstance(v, bool)])
+    usual = [f for f in fields(component) if isinstance(f.default, str) and f.name!='feature' and getattr(component, f.name)==f.default]
+    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component) if f not in usual]
+    said = [k if v is True else f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and v is not False]
+    return ', '.join([kind] + said)
 
 def strategy_words(strategy)->dict:
     "What reports say about the parts of a strategy"
@@ -157,15 +185,20 @@ def _account(p):
     b,target = p.book,p.decision.cash[0]
     left = b.nav - float(p.cost.sum())
     book = dict(source=p.source, as_of=day(p.as_of), nav=plain(b.nav, 2), cash=plain(b.cash, 2), cash_weight=plain(b.cash/b.nav))
-    after = dict(cash=plain(p.cash_after, 2), cash_weight=plain(p.cash_after/left), cash_target_weight=plain(target))
-    return dict(book=book, after=after, totals=_totals(p))
+    residual = p.cash_after - target*left if p.trades_now else np.nan
+    after = dict(cash=plain(p.cash_after, 2), cash_weight=plain(p.cash_after/left), cash_target_weight=plain(target),
+        rounding_residual=plain(residual, 2), slippage=plain(p.slippage, 2))
+    return dict(book=book | dict(owed=plain(b.owed, 2)), after=after, totals=_totals(p))
 
 # %% ../../nbs/modules/53_packet.ipynb #cfd82ad0
+def _said(check): return {k:v for k,v in check._asdict().items() if k!='funds'}
+
 def make_packet(
     p,              # `Proposal`
     checks,         # List of `Check`
     identity:dict,  # run_id, hashes, versions, previous, currency
     before=None,    # Packet of the previous run, or None
+    why=None,       # Its changes by cause, see `attribute`; None where that cannot be said
 )->dict:            # JSON types only
     "The recommendation packet"
     blocked,s = any(o.status=='BLOCK' for o in checks),p.strategy
@@ -173,10 +206,11 @@ def make_packet(
         synthetic=bool(p.snapshot.synthetic), strategy=s.name, description=s.description, dataset=dataset_words(p.snapshot))
     body = dict(rows=[] if blocked else rows(p), scores=scores(p), score_name=getattr(s.alpha, 'feature', 'score'),
         score_unit=score_unit(p), feature_units={k:unit_of(f) for k,f in s.features.items()},
-        spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[o._asdict() for o in checks],
-        shares_note=p.share_note, config=strategy_config(s))
+        spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[_said(o) for o in checks],
+        restricted=[dict(instrument_id=k, why=v) for k,v in sorted(p.frozen.items())],
+        accepted=[dict(check=o.key, reason=o.accepted) for o in checks if o.accepted], shares_note=p.share_note, config=strategy_config(s))
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)
-    return packet | dict(diff=differences(before, packet))
+    return packet | dict(diff=differences(before, packet), attribution=None if blocked else attribution(p, before, packet, why))
 
 # %% ../../nbs/modules/53_packet.ipynb #ff73ab44
 def differences(before, packet)->list[dict]:
@@ -189,14 +223,30 @@ def differences(before, packet)->list[dict]:
     out = [dict(ticker=k, previous_target=a, target=b, change=plain(b-a)) for k,a,b in both]
     return sorted(out, key=lambda o: -abs(o['change']))
 
+# %% ../../nbs/modules/53_packet.ipynb #01b72f31
+def attribution(p, before, packet, why)->dict|None:
+    "The changes of targets by cause, fund by fund"
+    if why is None or before is None: return None
+    names = {r['instrument_id']:r['ticker'] for o in (before, packet) for r in o['rows']} | {k:v['ticker'] for k,v in fund_names(p).items()}
+    now = {str(id):plain(w) for id,w in zip(p.panel.ids, p.target)}
+    was = {r['instrument_id']:r['target_weight'] or 0. for r in before['rows']}
+    def one(id, causes):
+        a,b = was.get(id, 0.),now.get(id, 0.)
+        reverse = None if why['reverse'] is None else why['reverse'][id]
+        return dict(ticker=names[id], instrument_id=id, previous_target=a, target=b, change=plain(b-a), causes=causes, reverse=reverse)
+    funds = sorted((one(id, c) for id,c in why['funds'].items()), key=lambda o: (-abs(o['change']), o['instrument_id']))
+    return {k:why[k] for k in ('order', 'changed', 'evidence', 'one_way')} | dict(funds=funds)
+
 # %% ../../nbs/modules/53_packet.ipynb #c0a6a898
 COLUMNS = ('as_of', 'execution_session', 'ticker', 'instrument_id', 'name', 'action', 'order', 'current_weight', 'target_weight',
-    'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'score',
-    'rank', 'reason')
+    'delta_weight', 'price', 'price_date', 'current_shares', 'target_shares', 'delta_shares', 'notional', 'est_cost', 'adv_share', 'window',
+    'after_weight', 'score', 'rank', 'reason')
+
+_FORMULA = re.compile(r'(^|[;|])(?=[\s"]*[=+\-@＝＋－＠])|^(?=\s)') # Behind other separators too, which a spreadsheet may be set to
 
 def _cell(x):
     if x is None: return ''
-    if isinstance(x, str): return "'" + x if x[:1] in ('=', '+', '-', '@', '\t', '\r', '\n') else x
+    if isinstance(x, str): return _FORMULA.sub(r"\1'", re.sub(r'\s', ' ', x))
     return repr(int(x)) if float(x).is_integer() and abs(x)<1e15 else repr(x)
 
 def packet_csv(packet:dict)->str:
@@ -206,4 +256,21 @@ def packet_csv(packet:dict)->str:
     write(COLUMNS)
     both = {k:packet[k] for k in ('as_of', 'execution_session')}
     for row in packet['rows']: write([_cell((both | row)[k]) for k in COLUMNS])
-    return out.getvalue()
+    text = out.getvalue()
+    return text if text.isascii() else '\ufeff' + text # Without the mark some spreadsheets take UTF-8 for something else
+
+# %% ../../nbs/modules/53_packet.ipynb #76bf5e10
+@cache
+def packet_schema()->dict:
+    "The JSON Schema of recommendations.json"
+    from importlib.resources import files
+    return json.loads((files('quantetf')/'schemas'/'packet-1.json').read_text(encoding='utf-8'))
+
+def conforming(
+    packet:dict,
+)->dict: # The same
+    "The packet, if it is what the schema promises"
+    from jsonschema import Draft202012Validator
+    wrong = next(Draft202012Validator(packet_schema()).iter_errors(packet), None)
+    if wrong is None: return packet
+    raise DataError(f'the packet breaks its schema at {wrong.json_path}: {wrong.message[:200]}; this is a defect, please report it')

@@ -5,7 +5,6 @@
 # %% ../../nbs/modules/51_proposal.ipynb #50203611
 from __future__ import annotations
 
-import csv
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -13,18 +12,21 @@ from pathlib import Path
 import numpy as np
 from fastcore.basics import patch
 
-from ..calendars import as_session, next_session, session_close
+from ..calendars import as_session, next_session, session_close, session_open, zone_of
 from ..calendars import next_due as next_date_due
 from ..backtest.engine import refuse_mixed
-from ..core import DataError, ParameterError, positive
-from ..data.actions import carried
+from ..constraints import Constraints, limit_turnover
+from ..core import ConfigError, LookaheadError, ParameterError, positive
+from ..costs import CostTerms, known_dollar_volume
 from ..data.view import Panel, load_panel
-from ..orders import plan_orders
+from ..orders import funded, plan_orders
+from .holdings import Rolled, Statement, read_statement, recorded_account, rolled
 from ..strategy import Book, Decision, Execution, Strategy
 from ..universe import basis_on
 
 # %% auto #0
-__all__ = ['check_as_of', 'read_holdings', 'share_note', 'Proposal', 'propose']
+__all__ = ['check_as_of', 'account_on', 'source_words', 'share_note', 'Proposal', 'refuse_foresight', 'kept_shares', 'fitted',
+           'planned', 'left_alone', 'propose']
 
 # %% ../../nbs/modules/51_proposal.ipynb #2d33d49d
 def check_as_of(
@@ -42,43 +44,25 @@ def check_as_of(
     if day<=snapshot.last: return day
     raise ParameterError(f'as_of={day} lies after the data: {snapshot.name} ends on {snapshot.last}; ingest newer data')
 
-# %% ../../nbs/modules/51_proposal.ipynb #57f5dc2f
-def _number(text, where):
-    "A finite number that is not negative"
-    try: value = float(text)
-    except (TypeError, ValueError): value = np.nan
-    if np.isfinite(value) and value>=0: return value
-    if value<0: raise ParameterError(f'{where}: {text!r} is negative; short positions and borrowed cash are not supported')
-    raise ParameterError(f'{where}: {text!r} is not a number of shares or an amount; write it like 1234.5')
+# %% ../../nbs/modules/51_proposal.ipynb #2f485805
+def account_on(
+    holdings:str|Path|None, # CSV or JSON; None is an account in cash
+    capital:float,          # That cash
+    strategy:Strategy,      # Says whether shares are whole, and what reinvesting costs
+    panel:Panel,
+    day,                    # Session
+)->Rolled:
+    "The account after the close of `day`"
+    if holdings is None: return rolled(Statement(None, {}, {}, positive(capital), (), ()), panel, day, strategy.execution)
+    file = Path(holdings)
+    return rolled(read_statement(file, panel, day), panel, day, strategy.execution, strategy.costs, file.name)
 
-def _lines(file):
-    "Numbered lines of a holdings file, its header checked"
-    try: rows = csv.DictReader(file.read_text(encoding='utf-8-sig').splitlines())
-    except (OSError, UnicodeDecodeError) as e: raise ParameterError(f'holdings={str(file)!r} cannot be read ({e})') from None
-    head = rows.fieldnames = [o.strip().lower() for o in rows.fieldnames or []]
-    if not {'ticker', 'shares'}<=set(head):
-        raise ParameterError(f'{file.name}: needs the columns ticker,shares; its first line is {",".join(head)!r}')
-    lines = [(n, o) for n,o in enumerate(rows, 2) if any(o.values())]
-    for n,o in lines:
-        if None in (o['ticker'], o['shares']): raise ParameterError(f'{file.name}, line {n}: needs a ticker and a number of shares')
-    return lines
-
-def read_holdings(
-    file:str|Path,  # CSV with columns ticker, shares; a line CASH holds the amount
-    view,           # `View` of the session; tickers mean what they meant then
-)->tuple[dict,float]: # Shares by instrument id, and cash
-    "What an account holds"
-    file = Path(file)
-    held,cash = {},None
-    for n,line in _lines(file):
-        where = f'{file.name}, line {n}'
-        name,value = line['ticker'].strip(),_number(line['shares'], where)
-        id = 'CASH' if name.upper()=='CASH' else view.called(name)
-        if id in held or (id=='CASH' and cash is not None): raise ParameterError(f'{where}: {name} is listed twice')
-        if id=='CASH': cash = value
-        else: held[id] = value
-    if cash is not None: return held,cash
-    raise ParameterError(f'{file.name}: a line CASH with the amount of cash is missing; write CASH,0 if there is none')
+def source_words(holdings, account)->str: # Such as 'mine.csv of 2024-05-31, brought forward 19 sessions'
+    "Where the account comes from"
+    if holdings is None: return 'cash only'
+    if account.since is None: return Path(holdings).name
+    moved = f', brought forward {account.sessions} session{"s"*(account.sessions!=1)}' if account.sessions else ''
+    return f'{Path(holdings).name} of {account.since}{moved}'
 
 # %% ../../nbs/modules/51_proposal.ipynb #a6ba7f7e
 def share_note(
@@ -114,6 +98,11 @@ class Proposal:
     trade:np.ndarray       # (N,) shares, sales negative; zeros on hold
     rules:Execution        # As used
     share_note:str|None    # Why share counts are empty
+    account:Rolled         # How the book came about
+    raw:np.ndarray         # (N,) what the strategy wants, before anything had to be left alone
+    frozen:dict            # Instrument id -> why it is neither bought nor sold
+    before:dict|None=None  # The packet before this one
+    earlier:object|None=None # The snapshot that it rests on, if it is still there
     @property
     def view(self): return self.panel.view(self.as_of)
     @property
@@ -129,6 +118,15 @@ class Proposal:
     @cached_property
     def cost(self)->np.ndarray: # (N,) currency, estimated
         return self.strategy.costs.terms(self.view).charge(self.trade, self.book.price)
+    @property
+    def slippage(self)->float: # Currency that it takes if every fill is as much worse as the strategy file says
+        return float(np.abs(self.notional).sum()*self.strategy.account.slippage_bps/1e4)
+    @cached_property
+    def usual(self)->np.ndarray: # (N,) dollars of a usual session, the median of 21; NaN where nobody knows
+        return known_dollar_volume(self.view, 21)[0]
+    @property
+    def kept(self)->np.ndarray: # (N,) shares that are not sold whatever the strategy wants
+        return kept_shares(self.panel, self.book, self.account.locked, self.frozen)
 
 # %% ../../nbs/modules/51_proposal.ipynb #fe4171d5
 @patch(as_prop=True)
@@ -147,6 +145,22 @@ def execution_session(self:Proposal)->np.datetime64:
     "The session on which the orders are to be placed"
     return next_session(self.as_of, self.rules.lag, self.snapshot.exchange) if self.rules.lag else self.as_of
 
+@patch
+def window(self:Proposal,
+    j:int, # Column of a fund
+)->str: # Such as '15:30 to 16:00 New York, or at the closing auction'; '' where the rules are no way to trade
+    "When to place an order on the execution session"
+    if self.rules.fill=='same_close': return ''
+    exchange = self.snapshot.exchange
+    zone,mins = zone_of(exchange),lambda n: np.timedelta64(n, 'm')
+    opens,closes = (f(self.execution_session, exchange) for f in (session_open, session_close))
+    def at(t): return t.tz_convert(zone).strftime('%H:%M')
+    place = zone.rpartition('/')[2].replace('_', ' ')
+    thin = not self.usual[j]>=self.strategy.account.thin_usd # So is a fund of which nobody knows
+    if thin: return f'{at(opens+mins(30))} to {at(closes-mins(30))} {place}, with a limit; not at the open or the close'
+    if self.rules.fill=='next_open': return f'{at(opens)} to {at(opens+mins(30))} {place}, or at the opening auction'
+    return f'{at(closes-mins(30))} to {at(closes)} {place}, or at the closing auction'
+
 @patch(as_prop=True)
 def next_due(self:Proposal)->np.datetime64|None:
     "The next date of the schedule"
@@ -159,39 +173,112 @@ def _last_due(strategy, snapshot, day):
     if len(due): return due[-1]
     raise ParameterError(f'{strategy.name} has no decision date up to {day} in these data (schedule: {strategy.schedule.label})')
 
-def _book(panel, row, held, cash):
-    "The account after a session; every holding needs a price"
-    price = carried(panel._fields['close'][:row+1])[-1]
-    shares = np.zeros(len(panel.ids))
-    for id,n in held.items(): shares[np.searchsorted(panel.ids, id)] = n
-    for j in np.flatnonzero((shares>0) & (np.isnan(price) | (panel._events.closed<row))):
-        id,e = panel.ids[j],panel._events
-        if np.isnan(price[j]): raise DataError(f'{id} is held and has had no price up to {panel.sessions[row]}')
-        paid = price[j] if np.isnan(e.value[j]) else e.value[j]
-        raise DataError(f'{id} is held and closed on {panel.sessions[e.closed[j]]}; enter its proceeds, {paid:.2f} a share, as CASH')
-    return Book(shares, np.where(np.isnan(price), 1., price), cash, session=panel.sessions[row])
-
 def _refuse_shares(book, note):
     "Holdings in shares need prices of their day"
     if note and book.shares.any():
         raise ParameterError(f'holdings in shares cannot be valued on {book.session}: prices before the last session are not '
             'as traded. Ingest again with a list of all splits (actions.csv), or use files downloaded on the date itself')
 
+# %% ../../nbs/modules/51_proposal.ipynb #936a6f55
+def refuse_foresight(strategy):
+    "Raise `LookaheadError` if a component of the strategy exists to look into the future"
+    seers = [type(o).__name__ for o in strategy.components if getattr(o, 'sees_future', False)]
+    if seers: raise LookaheadError(f'{strategy.name}: {", ".join(seers)} looks into the future: that is for comparison, not for decisions')
+
+# %% ../../nbs/modules/51_proposal.ipynb #3ccfdfa9
+def kept_shares(panel, book, locked, frozen)->np.ndarray: # (N,)
+    "Shares that stay: those that are locked, and all of a fund that is left alone"
+    return np.where(np.isin(panel.ids, list(frozen)), book.shares, locked)
+
+def fitted(
+    weights:np.ndarray, # (N,) what the strategy wants, fractions of the account
+    book:Book,
+    kept:np.ndarray,    # (N,) shares that stay
+    shut:np.ndarray,    # (N,) booleans: not to be bought either
+)->np.ndarray: # (N,) fractions of the account
+    "Weights with the shares that stay, the others as they are wanted as far as there is room"
+    there = kept*book.price/book.nav
+    more = np.where(shut, 0., np.maximum(weights-there, 0.))
+    room = max(float(weights.sum()-there.sum()), 0.)
+    return there + more*(min(1., room/more.sum()) if more.sum()>0 else 0.)
+
+# %% ../../nbs/modules/51_proposal.ipynb #58a35684
+class _Worse:
+    "Cost terms for fills that are worse than the price they were sized at"
+    def __init__(self, terms, part): self.terms,self.part = terms,part
+    def charge(self, shares, price): return self.terms.charge(shares, price) + self.part*np.abs(shares*price)
+
+def _scaled(limits, rules, by):
+    "Limits and rules for a part of the account"
+    if limits is not None:
+        cap = limits.max_turnover and min(limits.max_turnover*by, 1.)
+        limits = Constraints(min(limits.max_weight*by, 1.), min(limits.cash_buffer*by, 1-1e-9), cap)
+    return limits,replace(rules, band=min(rules.band*by, 1-1e-9))
+
+def planned(
+    weights:np.ndarray, # (N,) targets
+    book:Book,
+    kept:np.ndarray,    # (N,) shares that stay
+    terms:CostTerms,
+    strategy:Strategy,
+    rules:Execution,
+)->np.ndarray: # (N,) shares, sales negative
+    "Orders of `plan_orders` for what is not left alone, affordable with slippage"
+    limits,base = getattr(strategy.portfolio, 'constraints', None),book.nav - book.owed
+    held,free,w = book.shares-kept,base - float(kept@book.price),weights
+    if kept.any():
+        if free<=1e-9*base: return np.zeros(len(weights))
+        w = np.maximum(weights*base - kept*book.price, 0.)/free
+        w = w*min(1., 1/max(w.sum(), 1e-300))
+        limits,rules = _scaled(limits, rules, base/free)
+    trade = plan_orders(w, held, free, book.price, terms, rules, limits=limits)
+    if not strategy.account.slippage_bps: return trade
+    lot = None if rules.shares=='fractional' else rules.lot
+    return funded(trade, book.price, book.cash, _Worse(terms, strategy.account.slippage_bps/1e4), lot, held)[0]
+
+# %% ../../nbs/modules/51_proposal.ipynb #fcefad0b
+@patch
+def leaving(self:Proposal,
+    frozen:dict, # Instrument id -> why
+)->Proposal:
+    "The proposal with more funds left alone"
+    frozen = self.frozen | frozen
+    kept,shut = kept_shares(self.panel, self.book, self.account.locked, frozen),np.isin(self.panel.ids, list(frozen))
+    w = self.raw
+    if self.decided_on!=self.as_of or np.isnan(w).any() or not (kept.any() or shut.any()): return replace(self, frozen=frozen)
+    limits = getattr(self.strategy.portfolio, 'constraints', None)
+    w = fitted(w, self.book, kept, shut)
+    if limits is not None and limits.max_turnover is not None and self.book.shares.any():
+        w = limit_turnover(w, self.book.weights, limits.max_turnover)
+    trade = planned(w, self.book, kept, self.strategy.costs.terms(self.view), self.strategy, self.rules)
+    decision = replace(self.decision, weights=w[None], cash=np.array([1-w.sum()]))
+    return replace(self, frozen=frozen, decision=decision, trade=np.where(shut, 0., trade))
+
+def left_alone(strategy, view, book, universe)->dict: # Instrument id -> why
+    "The funds that the strategy file wants left alone"
+    try: restricted = {view.called(o):'restricted in the strategy file' for o in strategy.account.restricted}
+    except ConfigError as e: raise ConfigError(f'{strategy.name}: account.restricted: {e}') from None
+    if strategy.account.outside=='sell': return restricted
+    strange = (universe.reason[0]=='not in the list') & (book.shares>0)
+    return {str(id):'outside the list' for id in view.ids[strange]} | restricted
+
 # %% ../../nbs/modules/51_proposal.ipynb #428aa6ee
 def propose(
     strategy:Strategy,
     snapshot,            # `Snapshot`
     as_of,               # Session, see `check_as_of`
-    holdings:str|Path|None=None, # CSV, see `read_holdings`
+    holdings:str|Path|None=None, # CSV or JSON, see the notebook on holdings
     capital:float=100_000., # Cash to start from where there are no holdings
     force:bool=False,    # Decide even if the date is not due
     now=None,            # As in `check_as_of`
+    recorded:dict|None=None, # The account as a manifest has it, in place of holdings and capital
 )->Proposal:
     "What the strategy would do with the account after the close of `as_of`"
+    refuse_foresight(strategy)
     day = check_as_of(as_of, snapshot, now)
     panel = load_panel(snapshot)
-    held,cash = read_holdings(holdings, panel.view(day)) if holdings is not None else ({}, positive(capital))
-    book = _book(panel, int(np.searchsorted(panel.sessions, day)), held, cash)
+    account = recorded_account(recorded, panel, day) if recorded else account_on(holdings, capital, strategy, panel, day)
+    book,source = account.book,recorded['source'] if recorded else source_words(holdings, account)
     if not book.nav>0: raise ParameterError('the account is empty; give holdings or a positive capital')
     decided_on = day if force else _last_due(strategy, snapshot, day)
     due = decided_on==day and len(strategy.schedule.dates(day, day, snapshot.exchange))==1
@@ -204,7 +291,7 @@ def propose(
     rules = strategy.execution if note is None else replace(strategy.execution, shares='fractional', lot=1)
     trade = np.zeros(len(panel.ids))
     if tonight and decision.status[0]=='ok':
-        trade = plan_orders(decision.weights[0], book.shares, book.nav-book.owed, book.price, strategy.costs.terms(decision.view), rules,
-            limits=getattr(strategy.portfolio, 'constraints', None))
-    source = 'cash only' if holdings is None else Path(holdings).name
-    return Proposal(strategy, snapshot, panel, day, decided_on, due, force and not due, book, source, decision, trade, rules, note)
+        trade = planned(decision.weights[0], book, np.zeros(len(trade)), strategy.costs.terms(decision.view), strategy, rules)
+    p = Proposal(strategy, snapshot, panel, day, decided_on, due, force and not due, book, source, decision, trade, rules, note,
+        account, decision.weights[0], {})
+    return p.leaving(left_alone(strategy, p.view, book, decision.signals.universe))

@@ -6,17 +6,21 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+import re
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
 
 from fastcore.basics import patch
 
-from ..core import ParameterError, Settings, find_settings, positive
+from ..core import DataError, ParameterError, QuantETFError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
-from .checks import run_checks
-from .packet import make_packet, packet_csv
+from ..logs import Log
+from .attribution import Then, attribute
+from .checks import accept as accept_checks
+from .checks import examine
+from .packet import conforming, make_packet, packet_csv
 from .proposal import propose
 from ..report import production_page
 from ..runs import Run, code_hash, environment, previous_run, publish_run, run_id
@@ -24,7 +28,7 @@ from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['Packet', 'produce']
+__all__ = ['Packet', 'remake', 'read_reasons', 'produce']
 
 # %% ../../nbs/modules/54_runtime.ipynb #c6f995b3
 @dataclass(frozen=True, eq=False)
@@ -69,13 +73,12 @@ def _repr_html_(self:Packet):
     return f"{red}{title}<ul>{''.join(said)}</ul><p><code>{self.run_id[:12]}</code></p>"
 
 # %% ../../nbs/modules/54_runtime.ipynb #278c3861
-def _inputs(p, settings, previous, notebook):
-    b = p.book
-    held = {str(id):float(n) for id,n in zip(p.panel.ids, b.shares) if n}
+def _inputs(p, settings, previous, notebook, accepted):
     return dict(strategy=p.strategy.name, config=strategy_config(p.strategy), dataset=p.snapshot.id,
         dataset_name=p.snapshot.name, notes=list(p.snapshot.notes),
-        code=code_hash(notebook, p.strategy.components), as_of=str(p.as_of), book=dict(shares=held, cash=b.cash, source=p.source),
-        forced=bool(p.forced), previous_id=previous and previous.id, currency=settings.currency)
+        code=code_hash(notebook, p.strategy.components), as_of=str(p.as_of), book=p.account.record(p.panel) | dict(source=p.source),
+        forced=bool(p.forced), previous_id=previous and previous.id, compared_with=p.earlier and p.earlier.id, accepted=accepted,
+        currency=settings.currency)
 
 def _identity(id, inputs, previous):
     from quantetf import __version__
@@ -90,8 +93,57 @@ def _outputs(packet):
     "The files of a packet; none that could be acted on when it is blocked"
     always = {'report.html':production_page(packet), 'checks.json':_json(packet['checks'])}
     if packet['status']=='blocked': return always
-    diff = dict(previous=packet['previous'], rows=packet['diff'])
+    conforming(packet)
+    diff = {k:packet[k] for k in ('previous', 'attribution')} | dict(rows=packet['diff'])
     return always | {'recommendations.csv':packet_csv(packet), 'recommendations.json':_json(packet), 'diff.json':_json(diff)}
+
+def remake(
+    inputs:dict,   # As in the manifest
+    strategy,      # `Strategy` of its config
+    snapshot,      # `Snapshot` of its dataset
+    previous:Run|None, # Of its `previous_id`
+    settings:Settings,
+)->tuple[dict, dict]:  # The packet, and its files
+    "A packet from what its manifest says went into it"
+    then = _then(previous, settings)
+    if inputs['compared_with'] and then.snapshot is None:
+        raise DataError(f'the dataset of the packet before it, {then.inputs["dataset"][:12]}, is not here')
+    p = propose(strategy, snapshot, inputs['as_of'], force=inputs['forced'], recorded=inputs['book'])
+    return _made(_after(p, then and (then if inputs["compared_with"] else replace(then, snapshot=None))), inputs, previous, then)
+
+def _then(previous, settings):
+    "What the packet before says, and the data it was made on, if they are still here"
+    if previous is None: return None
+    i = previous.manifest['inputs']
+    try: snapshot = open_snapshot(f'{i["dataset_name"]}@{i["dataset"]}', settings)
+    except QuantETFError: snapshot = None # The check on restated history says so
+    return Then(json.loads(previous.read('recommendations.json')), i, snapshot)
+
+def _after(p, then):
+    "The proposal, with the packet before it"
+    return replace(p, before=then and then.packet, earlier=then and then.snapshot)
+
+def _made(p, inputs, previous, then):
+    "The packet of a proposal, and its files"
+    p,checks = examine(p)
+    checks = accept_checks(checks, inputs['accepted'])
+    why = attribute(then, p, then.inputs['code']!=inputs['code']) if inputs['compared_with'] else None
+    packet = make_packet(p, checks, _identity(run_id('production', inputs), inputs, previous), p.before, why)
+    return packet,_outputs(packet)
+
+def read_reasons(
+    text:str|None, # 'check=reason; check=reason', or nothing
+)->dict:
+    "What a person accepts, and why"
+    out = {}
+    for part in filter(None, (o.strip() for o in re.split(r';(?=[ \w]+=)', text or ''))): # A reason may have semicolons of its own
+        name,equals,why = (o.strip() for o in part.partition('='))
+        if not equals: raise ParameterError(f'accept: {part!r} has no reason; write check=reason, several of them separated by semicolons')
+        if name in out: raise ParameterError(f'accept: {name} is given twice')
+        out[name.replace(' ', '_')] = why
+    return out
+
+_LEVELS = dict(PASS='info', WARN='warning', BLOCK='error', blocked='error')
 
 def _capital(capital, holdings, settings):
     if capital is None: return settings.capital
@@ -103,21 +155,28 @@ def produce(
     as_of,                   # Session to decide on, 'YYYY-MM-DD'
     strategy:str|None=None,  # Name of a file in configs/strategies
     dataset:str|None=None,   # Name of a dataset, or id of a snapshot
-    holdings:str|None=None,  # CSV of ticker, shares and cash; relative to the project's folder
+    holdings:str|None=None,  # CSV or JSON, see the notebook on holdings; relative to the project's folder
     capital:float|None=None, # Cash to start from, where no holdings are given
     force:bool=False,        # Decide even though no rebalance is due
+    accept:str|dict|None=None, # Checks that block, and why a person accepts that: 'freshness=halted at noon; prices=...'
     settings:Settings|None=None, # Those of the project if not given
     now=None,                # Timestamp in UTC; the clock if not given
 )->Packet:
     "Decide as of one session and publish the packet"
     settings = settings or find_settings()
+    log = Log(settings, as_of=str(as_of), strategy=strategy or settings.strategy)
     file = None if holdings is None else settings.root/Path(holdings).expanduser()
     p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
-    before = json.loads(previous.read('recommendations.json')) if previous else None
-    inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb')
-    packet = make_packet(p, run_checks(p), _identity(run_id('production', inputs), inputs, previous), before)
-    records = {'environment.json':_json(environment(settings))}
-    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, _outputs(packet), records, settings, packet['status'])
+    then = _then(previous, settings)
+    p = _after(p, then)
+    log('decided', dataset=str(p.snapshot.version), decision=p.decision.status[0], account=p.source, previous=previous and previous.id[:12])
+    word = accept if isinstance(accept, dict) else read_reasons(accept)
+    inputs = _inputs(p, settings, previous, settings.root/'nbs'/'production.ipynb', word)
+    packet,outputs = _made(p, inputs, previous, then)
+    for o in packet['checks']: log('check', _LEVELS[o['status']], name=o['name'], status=o['status'], evidence=o['evidence'])
+    log('made', _LEVELS.get(packet['status'], 'info'), status=packet['status'], trades=packet['totals']['trades'], id=packet['run_id'][:12])
+    records = {'environment.json':_json(environment(settings)), 'log.jsonl':log.text}
+    run = publish_run('production', str(p.as_of), p.strategy.name, inputs, outputs, records, settings, packet['status'])
     return Packet(run, packet)
