@@ -25,11 +25,12 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version', new=True).stdout.strip()==f'quantetf {quantetf.__version__}'
-    commands = ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('feasibility',), ('audit',), ('verify',), ('due',)
-    for command in (), *commands:
+    names = ('ingest', 'snapshot', 'snapshot verify', 'produce', 'backtest', 'feasibility', 'compare', 'walkforward', 'fragility', 'audit',
+        'verify', 'due')
+    for command in (), *(o.split() for o in names):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
-        assert command==() or '[OPTIONS]' in done.stdout
+        assert not command or '[OPTIONS]' in done.stdout
 
 
 def test_help_loads_nothing_heavy():

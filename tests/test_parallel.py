@@ -18,7 +18,9 @@ from quantetf.data.view import shared_panel
 from quantetf.parallel import Failed, map_runs
 
 HERE = Path(__file__).resolve().parent
-ENV = {k:v for k,v in os.environ.items() if not k.endswith('_NUM_THREADS')} | { 'PYTHONPATH':os.pathsep.join([str(HERE), str(HERE.parent)]), 'DASK_DISTRIBUTED__WORKER__DAEMON':'False'}
+PLACES = os.pathsep.join([str(HERE), str(HERE.parent)])
+ENV = {k:v for k,v in os.environ.items() if not k.endswith('_NUM_THREADS')}
+ENV |= dict(PYTHONPATH=PLACES, DASK_DISTRIBUTED__WORKER__DAEMON='False')
 
 
 def same(a, b):
