@@ -19,7 +19,7 @@ from .logs import redacted
 # %% auto #0
 __all__ = ['app', 'shelf', 'Ref', 'Strategy', 'Dataset', 'Capital', 'quantetf', 'main', 'ingest', 'snapshot_list',
            'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'produce', 'backtest', 'feasibility', 'compare',
-           'walkforward', 'audit', 'verify', 'log', 'due', 'status']
+           'walkforward', 'fragility', 'audit', 'verify', 'log', 'due', 'status']
 
 # %% ../nbs/modules/61_cli.ipynb #8efd0b6f
 app = typer.Typer(name='quantetf', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -302,6 +302,27 @@ def walkforward(
     """
     _notebook('walkforward', sweep=sweep, dataset=dataset, train=train, test=test, anchored=anchored or None, objective=objective,
         start=start, end=end, capital=capital, workers=workers)
+
+# %% ../nbs/modules/61_cli.ipynb #c0b35e7b
+@app.command()
+def fragility(
+    strategy: Strategy = None,
+    dataset: Dataset = None,
+    start: Annotated[str | None, typer.Option(help='First day; the first rebalance is on or after it.')] = None,
+    end: Annotated[str | None, typer.Option(help='Last day.')] = None,
+    draws: Annotated[int | None, typer.Option(help='Of price noise.')] = None,
+    noise_bps: Annotated[float | None, typer.Option(help='Standard deviation of the error of a price.')] = None,
+    capital: Capital = None,
+    workers: Annotated[str | None, typer.Option(help='Processes, or the address of a cluster.')] = None,
+):
+    """Another rebalance day, noisy prices, one fund less, a day late, costs doubled.
+
+    \b
+    quantetf fragility --strategy demo_momentum
+    quantetf fragility --strategy core20_momentum --dataset us33
+    """
+    _notebook('fragility', strategy=strategy, dataset=dataset, start=start, end=end, draws=draws, noise_bps=noise_bps, capital=capital,
+        workers=workers)
 
 # %% ../nbs/modules/61_cli.ipynb #b6d38ee7
 @app.command()

@@ -25,7 +25,8 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version', new=True).stdout.strip()==f'quantetf {quantetf.__version__}'
-    names = 'ingest', 'snapshot', 'snapshot verify', 'produce', 'backtest', 'feasibility', 'audit', 'verify', 'due'
+    names = ('ingest', 'snapshot', 'snapshot verify', 'produce', 'backtest', 'feasibility', 'compare', 'walkforward', 'fragility', 'audit',
+        'verify', 'due')
     for command in (), *(o.split() for o in names):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
