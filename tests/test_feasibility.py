@@ -156,21 +156,31 @@ def config(**more):
 def choice_of(panel, **more): return F.choices(backtest(make_strategy(config(**more), 'test'), panel))
 
 
+def small_case(growth):
+    "Three funds, four decisions, cash that earns interest; funds grow by `growth` a session, more or less"
+    rng,days = np.random.default_rng(3),sessions_between('2024-01-02', '2024-12-31')[:50]
+    close = 50*np.exp(np.cumsum(growth + .003*rng.random((50, 3)), axis=0))
+    panel = Panel(days, ['A', 'B', 'C'], dict(close=close, tr=close), basis=['total_return']*3, rate=np.full(50, .08))
+    one = dict(benchmark='A', portfolio=dict(kind='top_n_equal', n=1, constraints=dict(cash_buffer=.05)),
+        features=dict(mom=dict(kind='momentum', lookback=8, skip=0)), costs=dict(kind='proportional', bps=0),
+        schedule=dict(kind='explicit', on=[str(days[o]) for o in (10, 20, 30, 40)]))
+    return F.choices(backtest(make_strategy(config(**one), 'test'), panel))
+
+
 def test_the_bound_is_the_best_of_all_plans():
     "Every plan of a small case, through the engine; all funds rise, so that nobody wants cash"
-    rng,days = np.random.default_rng(3),sessions_between('2024-01-02', '2024-12-31')[:50]
-    close = 50*np.exp(np.cumsum(.004 + .003*rng.random((50, 3)), axis=0))
-    panel = Panel(days, ['A', 'B', 'C'], dict(close=close, tr=close), basis=['total_return']*3)
-    one = dict(benchmark='A', portfolio=dict(kind='top_n_equal', n=1, constraints=dict(cash_buffer=.05)),
-        costs=dict(kind='proportional', bps=0), features=dict(mom=dict(kind='momentum', lookback=8, skip=0)))
-    strategy = make_strategy(config(**one, schedule=dict(kind='explicit', on=[str(days[o]) for o in (10, 20, 30, 40)])), 'test')
-    c = F.choices(backtest(strategy, panel))
+    c = small_case(.004)
     terms,ends,limit = CostTerms(np.zeros((4, 3))),[],.95 # With a buffer, since an account cannot pay for a gap with money it has not
     for plan in product(range(3), repeat=4):
-        ends.append(simulate(panel, c.rows, limit*np.eye(3)[list(plan)], terms, c.rules, c.rows[0], 49, 1e5).nav[-1])
+        ends.append(simulate(c.result.panel, c.rows, limit*np.eye(3)[list(plan)], terms, c.rules, c.rows[0], 49, 1e5).nav[-1])
     assert abs(F.bound(c).value/max(ends)-1)<1e-12
-    greedy = F.oracle(c).nav[-1]
-    assert greedy<=max(ends)*(1+1e-12)
+    assert F.oracle(c).nav[-1]<=max(ends)*(1+1e-12)
+
+
+def test_the_bound_of_a_falling_market_is_what_cash_earns():
+    c = small_case(-.02)
+    index = c.ledger.index
+    assert np.isclose(F.bound(c).value, 1e5*index[49]/index[c.rows[0]], rtol=1e-12) and F.bound(c).value>1e5>F.oracle(c).nav[-1]
 
 
 @settings(max_examples=40, deadline=None)

@@ -18,7 +18,8 @@ from quantetf.data.view import shared_panel
 from quantetf.parallel import Failed, map_runs
 
 HERE = Path(__file__).resolve().parent
-ENV = {k:v for k,v in os.environ.items() if not k.endswith('_NUM_THREADS')} | { 'PYTHONPATH':os.pathsep.join([str(HERE), str(HERE.parent)]), 'DASK_DISTRIBUTED__WORKER__DAEMON':'False'}
+ENV = {k:v for k,v in os.environ.items() if not k.endswith('_NUM_THREADS')}
+ENV |= {'PYTHONPATH':os.pathsep.join([str(HERE), str(HERE.parent)]), 'DASK_DISTRIBUTED__WORKER__DAEMON':'False'}
 
 
 def same(a, b):
@@ -177,14 +178,29 @@ def test_a_worker_with_other_code_is_refused(cluster, monkeypatch):
     with pytest.raises(parallel.OtherCode, match='another version of the code'): map_runs(threads, [1, 2], workers=cluster[0])
 
 
+def test_a_cluster_without_workers_is_given_up(cluster, tmp_path, monkeypatch):
+    address,workers,folder = cluster
+    monkeypatch.setattr(parallel, 'PATIENCE', 1.)
+    for o in workers: o.kill()
+    for o in workers: o.wait()
+    try:
+        with pytest.raises(parallel.ClusterGone, match='has had no worker for 1 s'): map_runs(threads, [1, 2], workers=address)
+    finally:
+        workers[:] = [worker(address, folder) for _ in range(2)]
+        from distributed import Client
+        with Client(address, timeout=60, set_as_default=False) as client: client.wait_for_workers(2, timeout=60)
+
+
 def test_a_cluster_is_named_by_the_environment(cluster, tmp_path, monkeypatch):
     monkeypatch.setenv('QUANTETF_CLUSTER', cluster[0])
     map_runs(slow, [dict(i=i, seconds=0, folder=str(tmp_path)) for i in range(4)])
     assert ran(tmp_path) and not list(tmp_path.glob(f'ran-{os.getpid()}'))
 
 
-def test_a_cluster_that_is_not_there_is_an_error_and_no_wait():
-    with pytest.raises(QuantETFError, match='no scheduler answers at tcp://127.0.0.1:9'): map_runs(threads, [1, 2], workers='tcp://127.0.0.1:9')
+def test_a_cluster_that_is_not_there_is_an_error_and_no_wait(monkeypatch):
+    monkeypatch.setattr(parallel, 'CONNECT', 1.)
+    with pytest.raises(QuantETFError, match='no scheduler answers at tcp://127.0.0.1:9'):
+        map_runs(threads, [1, 2], workers='tcp://127.0.0.1:9')
 
 
 def test_nothing_is_unpickled_from_a_kept_file(tmp_path):
