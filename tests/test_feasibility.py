@@ -96,10 +96,12 @@ def test_a_fund_that_stays_keeps_its_place():
             for c in set(moved[k,i]) & set(moved[k-1,i]): assert list(moved[k,i]).index(c)==list(moved[k-1,i]).index(c)
 
 
-def market(seed=0, funds=10, sessions=800, common=.6):
+def market(seed=0, funds=10, sessions=800, common=.6, calm=False):
+    "With `calm`, the funds that move less earn less, so that it matters how one weighs them"
     rng,days = np.random.default_rng(seed),sessions_between('2012-01-03', '2024-12-31')[:sessions]
     steps = common*rng.standard_normal((len(days), 1)) + np.sqrt(1-common**2)*rng.standard_normal((len(days), funds))
-    close = 50*np.exp(np.cumsum(.0003 + .01*steps, axis=0))
+    each = np.linspace(.3, 1.7, funds) if calm else 1.
+    close = 50*np.exp(np.cumsum(.0005*each + .01*each*steps, axis=0))
     return Panel(days, [f'F{j:02}' for j in range(funds)], dict(close=close, tr=close), basis=['total_return']*funds)
 
 
@@ -218,11 +220,19 @@ def whole_sample():
 @pytest.mark.parametrize('portfolio', [dict(kind='top_n_equal', n=3), dict(kind='inverse_volatility', n=3, feature='vol')])
 def test_the_ladder_stands_on_blind_choice_and_ends_at_the_oracle(portfolio):
     features = dict(mom=dict(kind='momentum', lookback=60, skip=0), vol=dict(kind='volatility', window=40))
-    panel = market(4, sessions=1500)
+    panel = market(4, sessions=1500, calm=True)
     c = choice_of(panel, portfolio=portfolio, features=features, execution=dict(shares='whole'))
     steps,chance = F.ladder(c, 100, rungs=(0., 1.)),F.annual(c, F.blind(c, 4000).end)
     assert abs(steps.mean[0]-chance.mean())<3*np.hypot(steps.error[0], chance.std()/np.sqrt(len(chance)))
     assert abs(steps.mean[1]-F.annual(c, F.oracle(c).nav[-1]))<1e-9 and np.ptp(steps.annual[1])<1e-12
+
+
+def test_a_rule_that_does_not_look_at_scores_has_nothing_to_attain():
+    panel = market(2, sessions=300)
+    strategy = make_strategy(config(portfolio=dict(kind='minimum_variance'), risk=dict(kind='sample', window=60)), 'test')
+    found = F.feasibility(strategy, panel, portfolios=100, draws=2)
+    assert found.annual['attainable'] is found.annual['worst'] is found.capture is found.ladder is None
+    assert any('does not look at scores' in o for o in found.notes) and found.annual['bound']>found.annual['strategy']
 
 
 def test_break_even_and_its_ends():
