@@ -42,6 +42,8 @@ def rank_text(data:dict)->str: # Such as '97 %', and never 100 % while a random 
 def feasibility_title(data:dict)->str:
     "The answer in a line"
     a,b,e = data['annual'],data['benchmark'],data['break_even']
+    if a['attainable'] is None:
+        return f"Better scores would change nothing here; no choice could have earned more than {percent(a['bound'])} a year"
     if b is None: return f"Blind choice earned {percent(a['random'])} a year, perfect foresight {percent(a['attainable'])}"
     if data['ladder'] is None: return f"Perfect foresight earned {percent(a['attainable'])} a year, {b} {percent(a['benchmark'])}"
     if e['ic'] is None: return f'Not even perfect foresight beats {b} here'
@@ -60,9 +62,11 @@ def skill_sentence(data:dict)->str:
 
 def place_sentence(data:dict)->str:
     "Where the strategy stands"
-    a = data['annual']
-    return (f"The strategy earned {percent(a['strategy'])} a year, more than {rank_text(data)} of {number(data['portfolios'])} random "
-        f"portfolios, and {percent(data['capture'])} of the way from blind choice to perfect foresight.")
+    a,way = data['annual'],''
+    if data['capture'] is not None:
+        way = f"; its capture ratio, the part of the way from blind choice to perfect foresight, is {percent(data['capture'])}"
+    beaten = 'less than all' if data['percentile']==0 else 'more than all' if data['percentile']==100 else f'more than {rank_text(data)}'
+    return f"The strategy earned {percent(a['strategy'])} a year, {beaten} of {number(data['portfolios'])} random portfolios{way}."
 
 def feasibility_lead(data:dict)->str: return ' '.join(filter(None, [skill_sentence(data), place_sentence(data)]))
 
@@ -225,14 +229,16 @@ def headline(data:dict)->list[tuple[str, str, list]]:
     elif e is not None: out.append(('Break-even IC', ic_text(e['ic']), [interval(e['low'], e['high'])]))
     if ic['mean'] is not None:
         out.append(('Strategy’s IC', ic_text(ic['mean']), [interval(ic['mean']-1.645*ic['error'], ic['mean']+1.645*ic['error'])]))
+    if data['capture'] is None: return out
     return out + [('Capture ratio, %', number(100*data['capture'], 1), ['of the way from blind choice', 'to perfect foresight'])]
 
 TERMS = [('Bound', 'the most that any choice of funds could have become, before costs; found backwards from the end, with orders sized and '
         'filled as the strategy’s are, and never passed by an account of the engine.'),
     ('Attainable', 'the strategy’s rule with the returns until the next fill as scores, after costs. Not a ceiling: sometimes it pays to '
         'trade less.'),
-    ('Random', 'funds drawn by lot from those that could be held on the date, in the strategy’s weights, exchanged when the strategy '
-        'exchanges one. What limits concern groups of funds, or beta, is not imposed on them.'),
+    ('Random', 'funds drawn by lot from those that could be held on the date, in the strategy’s weights (in inverse proportion to '
+        'their own volatility if it does so), exchanged when the strategy exchanges one. '
+        'What limits concern groups of funds, or beta, is not imposed on them.'),
     ('Information coefficient (IC)', 'rank correlation (Spearman) of scores and the returns from this fill to the next, over the '
         'candidates of a date; its mean over dates.'),
     ('Ladder', 'scores that mix foresight and noise so that their expected IC is that of the rung, through the strategy’s rule and costs. '
