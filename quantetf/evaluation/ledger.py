@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from ..core import DataError, DatasetVersion, IntegrityError, ParameterError, Settings
+from ..metrics import annual_return, annual_volatility
 from ..store import content_hash, inside, write_atomic, writing
 
 # %% auto #0
 __all__ = ['KINDS', 'trial_key', 'Outcome', 'outcome_of', 'Trial', 'ledger_folder', 'record_trials', 'record_trial', 'Trials',
-           'trials', 'trial_returns']
+           'trials', 'trial_returns', 'trial_figures']
 
 # %% ../../nbs/modules/35_ledger.ipynb #0c7861f5
 KINDS = 'backtest', 'sweep', 'walkforward'
@@ -223,3 +224,12 @@ def _series(folder, trial):
     except FileNotFoundError: data = b''
     if hashlib.sha256(data).hexdigest()==trial.series: return np.load(io.BytesIO(data), allow_pickle=False)
     raise IntegrityError(f'the returns of trial {trial.number} of {folder.name} are missing or changed ({file.name}); restore the file')
+
+# %% ../../nbs/modules/35_ledger.ipynb #a6342e74
+def trial_figures(
+    trials:Trials,
+)->object: # DataFrame: number, kind, name, start, end, annual_return, annual_volatility (fractions), key
+    "A row for each trial, with return and volatility a year"
+    found = [_series(trials.folder, o)[1] for o in trials]
+    return trials.frame.drop(columns='dataset').assign(annual_return=[round(annual_return(r, 252), 4) for r in found],
+        annual_volatility=[round(annual_volatility(r, 252), 4) for r in found])
