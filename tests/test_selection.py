@@ -86,7 +86,7 @@ def test_an_account_that_stays_in_cash_is_a_trial_without_a_ratio(project):
     for n in range(1, 6): run_backtest(write(project, f'top{n}', portfolio=dict(kind='top_n_equal', n=n)), settings=project, **SPAN)
     done = run_backtest('top3', settings=project, **SPAN)
     one = outcome_of(done.result)
-    record_trial(Outcome(dict(idle=True), one.sessions, 0*one.returns), done.result.panel.version, project)
+    record_trial(Outcome(dict(idle=True), one.sessions, done.result.risk_free), done.result.panel.version, project)
     run = run_backtest('top3', settings=project, **SPAN)
     assert run.data['evidence']['over'][0]['trials']==6 and run.data['evidence']['over'][0]['comparable']==5
 
