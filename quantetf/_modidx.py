@@ -1491,6 +1491,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                       'quantetf/evaluation/ledger.py'),
                                             'quantetf.evaluation.ledger.Trials.state': ( 'modules/ledger.html#trials.state',
                                                                                          'quantetf/evaluation/ledger.py'),
+                                            'quantetf.evaluation.ledger._alone': ( 'modules/ledger.html#_alone',
+                                                                                   'quantetf/evaluation/ledger.py'),
                                             'quantetf.evaluation.ledger._append': ( 'modules/ledger.html#_append',
                                                                                     'quantetf/evaluation/ledger.py'),
                                             'quantetf.evaluation.ledger._chained': ( 'modules/ledger.html#_chained',

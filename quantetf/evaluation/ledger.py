@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -105,6 +106,15 @@ def _lines(folder, most=None):
     return out
 
 # %% ../../nbs/modules/35_ledger.ipynb #24fb7f81
+@contextmanager
+def _alone(folder, seconds=120):
+    "Nobody else writes to the ledger meanwhile; a lock of a process that died is none"
+    from filelock import FileLock, Timeout
+    try: lock = FileLock(folder/'.lock').acquire(timeout=seconds)
+    except Timeout:
+        raise DataError(f'another process has been writing to the trials of {folder.name} for {seconds:g} s; wait for it') from None
+    with lock: yield
+
 def _append(file, lines):
     "Add whole lines to a file, after removing the part of one that a killed writer left behind"
     with writing(file), open(file, 'ab+') as f:
@@ -122,12 +132,11 @@ def record_trials(
     kind:str='sweep',      # One of `KINDS`
 )->list[Trial]:            # One for each outcome: the new line, or the one that was there
     "Write trials down; one that is there already, with the same returns, is not written again"
-    from filelock import FileLock
     if kind not in KINDS: raise ParameterError(f'{kind!r} is not a kind of trial ({", ".join(KINDS)}); nothing else is counted')
     folder,found = ledger_folder(version.name, settings),[(o, _packed(o)) for o in outcomes]
     made = [_line(o, data, version, kind) for o,data in found]
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder/'.lock'):
+    with _alone(folder):
         there,new = _lines(folder),[]
         known = {(o['key'], o['series']) for o in there}
         for line,(_,data) in zip(made, found):
