@@ -18,8 +18,8 @@ from .logs import redacted
 
 # %% auto #0
 __all__ = ['app', 'shelf', 'Ref', 'Strategy', 'Dataset', 'Capital', 'quantetf', 'main', 'ingest', 'snapshot_list',
-           'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'produce', 'backtest', 'feasibility', 'compare',
-           'walkforward', 'fragility', 'audit', 'verify', 'log', 'due', 'status']
+           'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'trials', 'produce', 'backtest', 'feasibility',
+           'compare', 'walkforward', 'fragility', 'audit', 'verify', 'log', 'due', 'status']
 
 # %% ../nbs/modules/61_cli.ipynb #8efd0b6f
 app = typer.Typer(name='quantetf', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -149,6 +149,21 @@ def snapshot_verify(ref: Annotated[str | None, typer.Argument(help='One of them;
     found = {ref:verify_snapshot(ref, settings)} if ref else verify_all(settings)
     for name,problems in found.items(): print(f'{name:<24} {"; ".join(problems) or "intact"}')
     if any(found.values()): raise typer.Exit(1)
+
+# %% ../nbs/modules/61_cli.ipynb #346a9695
+@app.command()
+def trials(
+    dataset: Annotated[str | None, typer.Argument(help='Name of a dataset; that of settings.ini if not given.')] = None,
+):
+    """What was tried on a dataset: each backtest, sweep and walk-forward.
+
+    Reports count them; `kind` says how a trial was first made.
+    """
+    from quantetf.evaluation.ledger import trial_figures
+    from quantetf.evaluation.ledger import trials as read
+    settings = find_settings()
+    found = read(dataset or settings.dataset, settings)
+    print(_table(trial_figures(found)) or f'no trials on {found.lineage} yet; each backtest is one')
 
 # %% ../nbs/modules/61_cli.ipynb #ebb6999e
 def _notebook(name, **parameters):

@@ -507,7 +507,7 @@ def evidence_notes(
         if o['trials']>1: out.append(f"The best of {number(o['trials'])} without any skill is expected to show a Sharpe ratio of 1 over "
             f"{number(need, 1)} years; these are {number(e['record_years'], 1)}.")
     if p := e['overfitting']:
-        out.append(f"The best of {number(p['strategies'])} in one half of the sessions was below the median in the other in "
+        out.append(f"The best of {number(p['strategies'])} in one half of the sessions was no better than the median in the other in "
             f"{confidence(p['probability'])} of {number(p['combinations'])} ways to halve them; an empty choice would be in 50{NBSP}%.")
     return out + ['Trials that were made elsewhere, or in somebody’s head, are not counted: the true confidence is lower.']
 

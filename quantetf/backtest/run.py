@@ -200,11 +200,6 @@ def _signal(result, notes):
     try: return signal_analysis(result).as_dict()
     except DataError as e: notes.append(f'No analysis of the scores: {e}.')
 
-def _sheet(sheet, snapshot):
-    "What is in the tear sheet and nowhere else; invented prices know no crises"
-    data = sheet.as_dict()
-    return data | dict(crises=[]) if snapshot.synthetic else data
-
 # %% ../../nbs/modules/55_backtest_run.ipynb #c754a0c6
 def _setting(result, snapshot):
     "What was simulated"
@@ -247,7 +242,7 @@ def report_data(
     peeking,asked = audited or _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
         checks=[*_checks(result), peeking, *_chosen(found)], config=strategy_config(result.strategy), contribution=_contribution(result),
-        audit=asked, tearsheet=_sheet(sheet, snapshot), evidence=found, signal=_signal(result, notes))
+        audit=asked, tearsheet=sheet.as_dict(), evidence=found, signal=_signal(result, notes))
     return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result) | _returns(result)
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #e9999db3

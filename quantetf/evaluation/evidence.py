@@ -9,7 +9,7 @@ import numpy as np
 
 from ..backtest.engine import BacktestResult
 from .ledger import Trial, Trials, trial_returns
-from .overfitting import overfitting_probability, selection
+from .overfitting import STILL, overfitting_probability, selection
 from ..metrics import annual_return, returns_of, sharpe
 
 # %% auto #0
@@ -24,7 +24,7 @@ def _plain(x):
 
 def _over(name, returns, matrix):
     "What a record is worth in excess of something; nothing if it never moves"
-    if not np.isfinite(sharpe(returns, 252)): return None
+    if not returns.std()>STILL: return None
     s = selection(returns, matrix, 252)
     return dict(name=name, **{k:_plain(v) for k,v in s._asdict().items()})
 
@@ -34,7 +34,7 @@ CHOICES = 10 # Strategies that it takes to speak of a choice
 def _overfitted(matrix, blocks=16):
     "Probability of backtest overfitting among the trials that have a return on every session; None for too few"
     x = matrix[:,np.isfinite(matrix).all(axis=0)]
-    x = x[:,x.std(axis=0)>1e-12]
+    x = x[:,x.std(axis=0)>STILL]
     if x.shape[1]<CHOICES or len(x)<21*blocks: return None
     found = overfitting_probability(x, blocks)
     return dict(strategies=x.shape[1], blocks=blocks, combinations=len(found.logits), probability=_plain(found.probability),
@@ -82,4 +82,4 @@ def evidence(
 def _sharpes(matrix, n):
     "Sharpe ratios a year of the trials that cover half of the sessions at least"
     some = matrix[:,np.isfinite(matrix).sum(axis=0)>=n/2]
-    return [o for o in (_plain(sharpe(x, 252)) for x in some.T) if o is not None]
+    return [_plain(sharpe(x, 252)) for x in some.T if np.nanstd(x)>STILL]

@@ -9,17 +9,19 @@ import hashlib
 import io
 import json
 import os
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ..core import DataError, DatasetVersion, IntegrityError, ParameterError, Settings
+from ..metrics import annual_return, annual_volatility
 from ..store import content_hash, inside, write_atomic, writing
 
 # %% auto #0
 __all__ = ['KINDS', 'trial_key', 'Outcome', 'outcome_of', 'Trial', 'ledger_folder', 'record_trials', 'record_trial', 'Trials',
-           'trials', 'trial_of', 'trial_returns']
+           'trials', 'trial_of', 'trial_returns', 'trial_figures']
 
 # %% ../../nbs/modules/35_ledger.ipynb #0c7861f5
 KINDS = 'backtest', 'sweep', 'walkforward'
@@ -104,6 +106,15 @@ def _lines(folder, most=None):
     return out
 
 # %% ../../nbs/modules/35_ledger.ipynb #24fb7f81
+@contextmanager
+def _alone(folder, seconds=120):
+    "Nobody else writes to the ledger meanwhile; a lock of a process that died is none"
+    from filelock import FileLock, Timeout
+    try: lock = FileLock(folder/'.lock').acquire(timeout=seconds)
+    except Timeout:
+        raise DataError(f'another process has been writing to the trials of {folder.name} for {seconds:g} s; wait for it') from None
+    with lock: yield
+
 def _append(file, lines):
     "Add whole lines to a file, after removing the part of one that a killed writer left behind"
     with writing(file), open(file, 'ab+') as f:
@@ -121,12 +132,11 @@ def record_trials(
     kind:str='sweep',      # One of `KINDS`
 )->list[Trial]:            # One for each outcome: the new line, or the one that was there
     "Write trials down; one that is there already, with the same returns, is not written again"
-    from filelock import FileLock
     if kind not in KINDS: raise ParameterError(f'{kind!r} is not a kind of trial ({", ".join(KINDS)}); nothing else is counted')
     folder,found = ledger_folder(version.name, settings),[(o, _packed(o)) for o in outcomes]
     made = [_line(o, data, version, kind) for o,data in found]
     with writing(folder): folder.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder/'.lock'):
+    with _alone(folder):
         there,new = _lines(folder),[]
         known = {(o['key'], o['series']) for o in there}
         for line,(_,data) in zip(made, found):
@@ -235,3 +245,12 @@ def _series(folder, trial):
     except FileNotFoundError: data = b''
     if hashlib.sha256(data).hexdigest()==trial.series: return np.load(io.BytesIO(data), allow_pickle=False)
     raise IntegrityError(f'the returns of trial {trial.number} of {folder.name} are missing or changed ({file.name}); restore the file')
+
+# %% ../../nbs/modules/35_ledger.ipynb #a6342e74
+def trial_figures(
+    trials:Trials,
+)->object: # DataFrame: number, kind, name, start, end, annual_return, annual_volatility (fractions), key
+    "A row for each trial, with return and volatility a year"
+    found = [_series(trials.folder, o)[1] for o in trials]
+    return trials.frame.drop(columns='dataset').assign(annual_return=[round(annual_return(r, 252), 4) for r in found],
+        annual_volatility=[round(annual_volatility(r, 252), 4) for r in found])

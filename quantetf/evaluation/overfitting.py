@@ -14,7 +14,7 @@ from ..core import ConfigError, DataError, ParameterError
 from ..metrics import kurtosis, sharpe, skew
 
 # %% auto #0
-__all__ = ['SPREAD', 'sharpe_error', 'probabilistic_sharpe', 'minimum_track_record', 'expected_max_sharpe',
+__all__ = ['STILL', 'SPREAD', 'sharpe_error', 'probabilistic_sharpe', 'minimum_track_record', 'expected_max_sharpe',
            'minimum_backtest_length', 'deflated_sharpe', 'effective_trials', 'Selection', 'selection', 'Overfitting',
            'overfitting_probability', 'superior_ability']
 
@@ -90,6 +90,8 @@ def deflated_sharpe(
     return probabilistic_sharpe(sr, n, expected_max_sharpe(trials, variance), skew, kurtosis)
 
 # %% ../../nbs/modules/42_overfitting.ipynb #d2f04dd0
+STILL = 1e-9 # Standard deviation per period below which nothing moves but roundings
+
 def _unit_columns(returns):
     "Standardised columns of length one; zero where a trial has no return"
     r = np.asarray(returns, float)
@@ -134,9 +136,9 @@ def selection(
     "What a Sharpe ratio is worth among the trials it was chosen from"
     r,x,p = np.asarray(returns, float),np.asarray(trials, float),periods_per_year
     x = x[:,np.isfinite(x).sum(axis=0)>1]
-    n,x = max(x.shape[1], 1),x[:,np.nanstd(x, axis=0)>1e-12] # One that stayed in cash is a trial, and has no Sharpe ratio
+    n,x = max(x.shape[1], 1),x[:,np.nanstd(x, axis=0)>STILL] # One that stayed in cash is a trial, and has no Sharpe ratio
     sr,moments = sharpe(r, 1),dict(skew=skew(r), kurtosis=kurtosis(r))
-    if not np.isfinite(sr): raise DataError('the record never moves; it has no Sharpe ratio')
+    if not r.std()>STILL: raise DataError('the record never moves; it has no Sharpe ratio')
     long = np.isfinite(x).sum(axis=0)>=len(r)/2
     effective = effective_trials(x) if x.shape[1] else 1.
     luck = deflated = None
@@ -172,7 +174,7 @@ def _checked(returns, blocks):
         raise ParameterError(f'{blocks} blocks of {len(r)} periods; an even number, with two periods in each at least')
     if not np.isfinite(r).all():
         raise DataError(f'strategy {np.argwhere(~np.isfinite(r))[0][1]} has no return in some periods; cut all to common ones')
-    if (flat := ~(r.std(axis=0)>1e-12)).any(): raise DataError(f'strategy {np.flatnonzero(flat)[0]} never moves; it has no Sharpe ratio')
+    if (flat := ~(r.std(axis=0)>STILL)).any(): raise DataError(f'strategy {np.flatnonzero(flat)[0]} never moves; it has no Sharpe ratio')
     return r,np.diff(np.linspace(0, len(r), blocks+1).astype(int))
 
 def overfitting_probability(

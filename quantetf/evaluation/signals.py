@@ -187,4 +187,6 @@ def _repr_html_(self:SignalAnalysis):
     from html import escape
     said = (f'{escape(repr(self))}; {self.funds:.1f} funds with a score; {100*self.turnover:.0f} % of the highest part are new on each '
         f'date; rank autocorrelation {self.autocorrelation:.2f}')
-    return f'<p>{said}</p>' + self.decay.round(3).to_html() + (100*self.quantiles.assign(t=self.quantiles.t/100)).round(2).to_html()
+    parts = self.quantiles.assign(mean=100*self.quantiles['mean'], ahead=100*self.quantiles.ahead)
+    parts = parts.round(2).rename(columns=dict(mean='mean, %', ahead='ahead, %'))
+    return f'<p>{said}</p>' + self.decay.round(3).to_html() + parts.to_html()

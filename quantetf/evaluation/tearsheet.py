@@ -117,7 +117,7 @@ def crises(
     "Returns and deepest drawdowns in the known crises"
     rows = []
     for name,(a,b) in CRISES.items():
-        if not nav.index[0]<=pd.Timestamp(a)<pd.Timestamp(b)<=nav.index[-1]: continue
+        if not len(nav) or not nav.index[0]<=pd.Timestamp(a)<pd.Timestamp(b)<=nav.index[-1]: continue
         row = dict(crisis=name, start=a, end=b)
         for k,low,curve in (('return', 'drawdown', nav), ('benchmark', 'benchmark_drawdown', benchmark_nav)):
             x = None if curve is None else curve.loc[a:b].to_numpy()
@@ -186,6 +186,11 @@ def _rolling(result, window=252):
     its = {f'benchmark_{k}':v for k,v in rolling(r['benchmark'], None, f, window=window).items()} if 'benchmark' in r else {}
     return pd.DataFrame(mine | its, levels.index[1:])
 
+def _crises(result):
+    "Those within the books; invented prices know none"
+    levels = result.levels if not result.panel.version.synthetic else result.levels[:0]
+    return crises(levels.strategy, levels.get('benchmark'))
+
 def tear_sheet(
     result:BacktestResult,
 )->TearSheet:
@@ -194,7 +199,7 @@ def tear_sheet(
     bench = levels.get('benchmark')
     sure = metrics.intervals(levels.strategy, bench, result.risk_free, periods_per_year=252) if len(levels)>30 else {}
     return TearSheet(s.name, s.benchmark and str(s.benchmark), str(result.sessions[0]), str(result.sessions[-1]), _figures(result), sure,
-        drawdowns(levels.strategy), crises(levels.strategy, bench), hit_rates(result), exposure(result), trading(result), _rolling(result))
+        drawdowns(levels.strategy), _crises(result), hit_rates(result), exposure(result), trading(result), _rolling(result))
 
 # %% ../../nbs/modules/36_tearsheet.ipynb #9b9787e5
 _PERCENT = {'total_return', 'annual_return', 'annual_volatility', 'downside_risk', 'max_drawdown', 'best_month', 'worst_month',
