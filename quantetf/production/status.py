@@ -277,7 +277,8 @@ def write_index(settings:Settings)->Path:
     runs = find_runs(settings, 'production')[::-1]
     def row(o):
         i = o.manifest['inputs']
-        return dict(as_of=o.manifest['when'], strategy=o.manifest['name'], status=o.manifest['status'], id=o.id,
+        invented = 'banner SYN' in o.report.read_text(encoding='utf-8')
+        return dict(as_of=o.manifest['when'], strategy=o.manifest['name'], status=o.manifest['status'], id=o.id, synthetic=invented,
             dataset=f"{i['dataset_name']}@{i['dataset'][:12]}", link=o.report.relative_to(settings.runs).as_posix())
     names = sorted({o.manifest['name'] for o in runs})
     lead = f'{len(names)} strateg{"y" if len(names)==1 else "ies"}: {", ".join(names)}.' if names else 'Nothing was published yet.'
