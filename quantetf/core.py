@@ -177,14 +177,19 @@ def component(
     raise ConfigError(f'{where}: unknown {role} kind {kind!r}{did_you_mean(kind, known)}; there are {", ".join(sorted(known)) or "none"}')
 
 # %% ../nbs/modules/00_core.ipynb #cfc52836
+@lru_cache(1000)
+def _adapter(hint): # Making one takes longer than using it
+    from pydantic import TypeAdapter
+    return TypeAdapter(hint)
+
 def _typed(value, hint, where):
     "`value` if it is of the annotated type, else an error that says what was expected"
     import json
 
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
     if value!=value: raise ConfigError(f'{where}: .nan is not a number')
     if isinstance(hint, type) and is_dataclass(hint): return value if isinstance(value, hint) else _make(hint, value, where)
-    try: return TypeAdapter(hint).validate_json(json.dumps(value), strict=True)
+    try: return _adapter(hint).validate_json(json.dumps(value), strict=True)
     except (ValidationError, TypeError) as e:
         problem = '; '.join(o['msg'] for o in e.errors()) if isinstance(e, ValidationError) else str(e)
         raise ConfigError(f'{where}: {value!r} will not do ({problem})') from None

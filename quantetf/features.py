@@ -11,8 +11,8 @@ import numpy as np
 
 from .core import ConfigError, ParameterError, did_you_mean, register
 from .universe import last_valid
-from quantetf.windows import (centred_pairs, check_window, counts, log_returns, min_count, present, roll_fields, std_log_returns,
-    weighted_mean)
+from .windows import (centred_pairs, check_window, counts, log_returns, min_count, present, roll_fields, roll_returns,
+    std_log_returns, weighted_mean)
 
 # %% auto #0
 __all__ = ['Momentum', 'MomentumBlend', 'RiskAdjustedMomentum', 'residuals', 'ResidualMomentum', 'Reversal', 'TimeSeriesMomentum',
@@ -72,12 +72,21 @@ def residuals(
     r:np.ndarray, # (R, n, N) returns
     m:np.ndarray, # (R, n, 1) of the market
     need:int,     # Pairs that must exist
+    part:slice=slice(None), # Sessions of which the residuals are wanted
 )->np.ndarray: # (R, n, N), NaN where there is no pair or there are too few
     "What is left of returns after their regression on the market's, with an intercept"
+    if r.shape[1]>=need and not np.isnan(r.sum()+m.sum()): return _residuals_of_all(r, m, part)
     dm,dy,ok,n = centred_pairs(r, m)
     var = (dm*dm).sum(axis=1)
     beta = (dm*dy).sum(axis=1)/np.where(var>0, var, np.nan)
-    return np.where((n>=need)[:,None] & ok, dy - beta[:,None]*dm, np.nan)
+    return np.where((n>=need)[:,None] & ok, dy - beta[:,None]*dm, np.nan)[:,part]
+
+def _residuals_of_all(r, m, part):
+    "The same where nothing is missing, and for the sessions that are wanted only"
+    dm = m - m.mean(axis=1, keepdims=True)
+    var = (dm*dm).sum(axis=1)
+    beta = np.matmul(dm.transpose(0, 2, 1), r)/np.where(var>0, var, np.nan)[:,None]
+    return r[:,part] - r.mean(axis=1, keepdims=True) - beta*dm[:,part]
 
 # %% ../nbs/modules/21_features.ipynb #ff6201a6
 @register('feature', 'residual_momentum')
@@ -95,11 +104,10 @@ class ResidualMomentum:
         check_window(self.window, self.min_obs, 3)
     def compute(self, view, universe=None)->np.ndarray:
         j,n = np.searchsorted(view.ids, view.resolve(self.benchmark)),self.lookback-self.skip
-        def score(w):
-            r = log_returns(w)
-            e = residuals(r, r[:,:,j:j+1], min_count(self.window, self.min_obs, 3))[:,self.window-self.lookback:self.window-self.skip]
+        def score(r):
+            e = residuals(r, r[:,:,j:j+1], min_count(self.window, self.min_obs, 3), slice(self.window-self.lookback, self.window-self.skip))
             return _mean_over_sd(e, min_count(n, self.min_obs), r)
-        return roll_fields(view, score, ('tr',), self.window+1)
+        return roll_returns(view, score, self.window)
 
 def _mean_over_sd(e, need, r):
     "Annualised; NaN where hardly anything of `r` is left in `e`, as for the benchmark itself"
@@ -108,7 +116,8 @@ def _mean_over_sd(e, need, r):
     mean = e.sum(axis=1)/np.maximum(n, 1)
     off = (e - mean[:,None])*(1. if ok is True else ok)
     sd = np.sqrt((off*off).sum(axis=1)/np.maximum(n-1, 1))
-    return np.where((n>=need) & (sd>1e-8*np.fmax.reduce(np.abs(r), axis=1)), 252**.5*mean/np.where(sd>0, sd, 1), np.nan)
+    largest = np.fmax(np.fmax.reduce(r, axis=1), -np.fmin.reduce(r, axis=1))
+    return np.where((n>=need) & (sd>1e-8*largest), 252**.5*mean/np.where(sd>0, sd, 1), np.nan)
 
 # %% ../nbs/modules/21_features.ipynb #ab7bbc65
 @register('feature', 'reversal')

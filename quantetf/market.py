@@ -11,23 +11,26 @@ import numpy as np
 
 from .core import ParameterError, register
 from .universe import LevelError, basis_on, median_known
-from .windows import centred_pairs, check_window, log_returns, min_count, newest, roll_fields
+from .windows import centred_pairs, check_window, min_count, newest, roll_fields, roll_returns
 
 # %% auto #0
 __all__ = ['Beta', 'Correlation', 'DistributionYield', 'DollarVolume']
 
 # %% ../nbs/modules/21_market.ipynb #f9f8ab22
 def _moments(view, f, benchmark, window, need):
-    "`f` of covariance, variance of the market and variance of the fund; NaN where too few pairs exist"
+    "`f` of covariance, variance of the market, and a function that works out that of the fund; NaN where too few pairs exist"
     j = np.searchsorted(view.ids, view.resolve(benchmark))
-    def reduce(w):
-        r = log_returns(w)
+    def reduce(r):
+        if not np.isnan(r.sum()): return f(*_moments_of_all(r, j))
         dm,dy,_,n = centred_pairs(r, r[:,:,j:j+1])
-        cov = (dm*dy).sum(axis=1)
-        dm *= dm
-        dy *= dy
-        return np.where(n>=need, f(cov, dm.sum(axis=1), dy.sum(axis=1)), np.nan)
-    return roll_fields(view, reduce, ('tr',), window+1)
+        return np.where(n>=need, f((dm*dy).sum(axis=1), (dm*dm).sum(axis=1), lambda: (dy*dy).sum(axis=1)), np.nan)
+    return roll_returns(view, reduce, window)
+
+def _moments_of_all(r, j):
+    "The same where nothing is missing: the sum of products with a centred series needs no second one"
+    dm = r[:,:,j:j+1] - r[:,:,j:j+1].mean(axis=1, keepdims=True)
+    cov = np.matmul(dm.transpose(0, 2, 1), r)[:,0]
+    return cov,(dm*dm).sum(axis=1),lambda: np.square(r - r.mean(axis=1, keepdims=True)).sum(axis=1)
 
 def _over(a, b): return a/np.where(b>0, b, np.nan)
 
@@ -53,7 +56,7 @@ class Correlation:
     min_obs:float=.9 # Part of them that must exist in both
     def __post_init__(self): check_window(self.window, self.min_obs, 3)
     def compute(self, view, universe=None)->np.ndarray:
-        def rho(cov, m, y): return np.clip(_over(cov, np.sqrt(m*y)), -1, 1)
+        def rho(cov, m, y): return np.clip(_over(cov, np.sqrt(m*y())), -1, 1)
         return _moments(view, rho, self.benchmark, self.window, min_count(self.window, self.min_obs, 3))
 
 # %% ../nbs/modules/21_market.ipynb #e38ae5ad

@@ -28,8 +28,8 @@ from .core import ConfigError, ParameterError, QuantETFError
 from .store import content_hash, package_sources, write_atomic
 
 # %% auto #0
-__all__ = ['PATIENCE', 'plain_result', 'packed', 'unpacked', 'Shared', 'Failed', 'OtherCode', 'task_keys', 'ClusterGone',
-           'map_runs']
+__all__ = ['PATIENCE', 'CONNECT', 'plain_result', 'packed', 'unpacked', 'Shared', 'Failed', 'OtherCode', 'task_keys',
+           'ClusterGone', 'map_runs']
 
 # %% ../nbs/modules/03_parallel.ipynb #b432828e
 def plain_result(
@@ -212,14 +212,14 @@ def _processes(call, tasks, todo, done, n):
 class ClusterGone(QuantETFError):
     "A cluster that cannot be reached, or has no workers"
 
-PATIENCE = 60. # Seconds without a worker
+PATIENCE,CONNECT = 60.,20. # Seconds without a worker, and without an answer
 
 @contextmanager
 def _client(address):
     "A connection to a cluster"
     try: from distributed import Client
     except ImportError: raise ConfigError('a cluster needs the package distributed: pip install "quantetf[cluster]"') from None
-    try: client = Client(address, timeout=20, set_as_default=False)
+    try: client = Client(address, timeout=CONNECT, set_as_default=False)
     except (OSError, ValueError) as e:
         raise ClusterGone(f'no scheduler answers at {address} ({type(e).__name__}: {e}); start one, or correct QUANTETF_CLUSTER') from e
     try: yield client
@@ -249,7 +249,7 @@ def _cluster(call, tasks, todo, done, address):
                         done(i, _result_of(o, tasks[i]))
                 now = time.monotonic()
                 if client.status=='running' and client.scheduler_info(n_workers=-1)['workers']: seen = now
-                elif now-seen>PATIENCE: raise ClusterGone(f'the cluster at {address} has had no worker for {PATIENCE:.0f} seconds')
+                elif now-seen>PATIENCE: raise ClusterGone(f'the cluster at {address} has had no worker for {PATIENCE:g} s')
         finally: client.cancel(list(futures))
 
 # %% ../nbs/modules/03_parallel.ipynb #b0d7979a

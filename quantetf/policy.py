@@ -66,7 +66,7 @@ class CheckLevels:
     staggering:Level=Level(warn=.1, block=.5)   # Part of the list without a close on the session
     last_bar:Level=Level(warn=.7, block=.9)     # Part of a usual session's volume that is missing
     restatement:Level=Level(warn=0)             # Funds whose known history has changed since the last packet
-    prices:Level=Level(warn=.25, block=.5)      # Move of a fund since the last packet, a fraction
+    prices:Level=Level(warn=.2, block=.4)       # Move of a fund since the last packet, a logarithm, over the root of the months
     adjustment:Level=Level(warn=0)              # Funds whose closes are not as traded
     mixed_prices:Level=Level(warn=0)            # Funds that are adjusted in some years only
     announcements:Level=Level(warn=0)           # Splits and dividends that come before the execution

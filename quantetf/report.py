@@ -50,10 +50,10 @@ __all__ = ['FACTS', 'VERBS', 'SPARKS', 'CHANGES', 'GRAVITY', 'PACKET_TERMS', 'CU
            'turnover_plot', 'trading_rows', 'more_trading', 'falls', 'return_between', 'drawdown_rows', 'fall_chart',
            'hold_rows', 'summed', 'by_total', 'middle_together', 'gain_bars', 'gain_table', 'gain_view', 'answer',
            'difference_row', 'audit_view', 'figure', 'range_line', 'leading', 'headline', 'figure_rows', 'sheet_rows',
-           'weighted_rows', 'relative_rows', 'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view',
-           'moving_plots', 'moving_plot', 'backtest_facts', 'backtest_warnings', 'backtest_badges', 'backtest_basis',
-           'backtest_terms', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page', 'rule_words',
-           'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
+           'weighted_rows', 'relative_rows', 'sharpe_strip', 'ratio_rows', 'holdout_rows', 'evidence_view', 'zero_bars',
+           'signal_view', 'moving_plots', 'moving_plot', 'backtest_facts', 'backtest_warnings', 'backtest_badges',
+           'backtest_basis', 'backtest_terms', 'year_ends', 'backtest_parts', 'backtest_findings', 'backtest_page',
+           'rule_words', 'finding_rows', 'rule_group', 'rule_groups', 'action_section', 'quality_sections', 'gap_path',
            'coverage_row', 'shown', 'coverage_strips', 'basis_cell', 'basis_row', 'era_evidence', 'basis_table',
            'change_words', 'change_row', 'change_groups', 'quality_facts', 'stated', 'quality_basis',
            'quality_warnings', 'quality_findings', 'quality_page']
@@ -924,6 +924,31 @@ def evidence_view(data:dict)->dict|None:
     return dict(strip=sharpe_strip(data), names=[o['name'] for o in e['over']], rows=ratio_rows(e['over']), notes=say.evidence_notes(e),
         holdout=say.holdout_note(e['holdout']) if e['holdout'] else '', parts=holdout_rows(data))
 
+# %% ../nbs/modules/50_report.ipynb #04010a13
+def zero_bars(rows:list)->dict: # `rows`: (label, value, text)
+    "Bars on both sides of zero, on one scale"
+    v = [x for _,x,_ in rows if known(x) is not None] + [0.]
+    pad = .06*(max(v)-min(v)) or .01
+    scale = Scale(min(v)-pad, max(v)+pad, down=False)
+    def bar(label, x, text):
+        kind = 'bb' if (known(x) or 0)>=0 else 'bo'
+        return dict(label=label, text=text, kind=kind) | between(at_percent(scale, 0.), at_percent(scale, x))
+    said = ', '.join(f'{label} {text}' for label,_,text in rows)
+    return dict(rows=[bar(*o) for o in rows], zero=at_percent(scale, 0.), label=said)
+
+def signal_view(data:dict)->dict|None:
+    "The analysis of the scores; None without one"
+    s = data.get('signal')
+    if not s: return None
+    last = len(s['quantiles'])
+    def part(k): return f'{k}, lowest' if k==1 else f'{k}, highest' if k==last else str(k)
+    def with_t(text, o): return f"{text}{NBSP}({number(o['t'], 1)})"
+    decay = [(f"{o['sessions']} sessions", o['mean'], with_t(number(o['mean'], 3, sign=True), o)) for o in s['decay']]
+    parts = [(part(o['part']), o['ahead'], with_t(hundred(o['ahead'], 2, sign=True), o)) for o in s['quantiles']]
+    note = (f"{number(s['funds'], 1)} funds with a score on average; {percent(s['turnover'], 0)} of the highest part are new at each "
+        f"decision; rank autocorrelation {number(s['autocorrelation'], 2)}.")
+    return dict(decay=zero_bars(decay), parts=zero_bars(parts), holding=s['holding'], note=note)
+
 # %% ../nbs/modules/50_report.ipynb #350cf410
 def moving_plots(data:dict)->list[tuple[str, dict]]:
     "(title, plot) of the figures that move; none where no window is full"
@@ -984,6 +1009,8 @@ MORE_TERMS = dict(
     tearsheet=[('Ulcer index', 'root mean square of the drawdowns.'),
         ('Capture', 'geometric mean return in the benchmark’s gaining, or losing, months over its own.'),
         ('Holding period', 'from one fill of a decision to the next.')],
+    signal=[('Information coefficient', 'rank correlation of scores with the returns that followed, from fill to fill, mean over '
+        'decisions; in brackets its t-statistic (Newey and West).')],
     evidence=[('Trial', 'a strategy on a dataset over a span, run here; the same three again are the same trial.'),
         ('Best by luck', 'Sharpe ratio expected of the best among trials without skill that vary as these do (Bailey and López de Prado, '
             '2014). What all trials share, such as being paid for the risk of the market, is not luck of choice.')],
@@ -1020,7 +1047,8 @@ def backtest_findings(data:dict, parts:dict)->dict:
         weights=say.weights_finding(parts['strips']['held'] if parts['strips'] else {}), turnover=say.turnover_finding(data),
         drawdowns=say.drawdowns_finding(parts['worst']) + better, holds=say.holds_finding(data), checks=say.checks_finding(data['checks']),
         gains=say.contribution_finding(data) if parts['gains'] else '', payments=say.flows_finding(data) if flows_of(data) else '',
-        audit=say.audit_finding(data['audit']) if data.get('audit') else '', evidence=say.evidence_finding(data))
+        audit=say.audit_finding(data['audit']) if data.get('audit') else '', evidence=say.evidence_finding(data),
+        signal=say.signal_finding(data.get('signal')))
 
 # %% ../nbs/modules/50_report.ipynb #30a3de0d
 def backtest_page(
@@ -1034,7 +1062,7 @@ def backtest_page(
         lead=say.backtest_lead(data), badges=backtest_badges(data), facts=backtest_facts(data), warnings=backtest_warnings(data),
         findings=backtest_findings(data, parts), headline=headline(data), figure_rows=figure_rows(data), relative_rows=relative_rows(data),
         trading=trading_rows(data), hold_rows=hold_rows(data), checks=by_gravity(data['checks']), provenance=backtest_basis(data),
-        payments=flows_of(data), audited=audit_view(data), judged=evidence_view(data), moving=moving_plots(data),
+        payments=flows_of(data), audited=audit_view(data), judged=evidence_view(data), moving=moving_plots(data), scored=signal_view(data),
         crises=(data.get('tearsheet') or {}).get('crises', []), definitions=backtest_terms(data), series=Markup(parts['series'])))
 
 # %% ../nbs/modules/50_report.ipynb #a9c7986d

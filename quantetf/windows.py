@@ -13,8 +13,8 @@ import numpy as np
 from .core import ParameterError
 
 # %% auto #0
-__all__ = ['BLOCK', 'check_window', 'min_count', 'roll_fields', 'log_returns', 'present', 'counts', 'std_log_returns', 'decay_of',
-           'weighted_mean', 'newest', 'centred_pairs']
+__all__ = ['BLOCK', 'check_window', 'min_count', 'roll_fields', 'log_returns', 'roll_returns', 'present', 'counts',
+           'std_log_returns', 'decay_of', 'weighted_mean', 'newest', 'centred_pairs']
 
 # %% ../nbs/modules/20_windows.ipynb #c7698a90
 def check_window(
@@ -53,6 +53,29 @@ def log_returns(
     "Log returns between consecutive sessions, NaN where either level is missing"
     x = np.log(levels, out=levels)
     return x[:,1:] - x[:,:-1]
+
+# %% ../nbs/modules/20_windows.ipynb #c1d9cbd4
+def _blocks(rows, n, most):
+    "(first, end) of runs of evenings whose windows overlap and span at most `most` sessions"
+    i = 0
+    while i<len(rows):
+        j = i+1
+        while j<len(rows) and 0<=rows[j]-rows[j-1]<=n and rows[j]-rows[i]+n<most: j += 1
+        yield i,j
+        i = j
+
+def roll_returns(
+    view,       # `View`
+    f:Callable, # (1, n, N) log returns of consecutive sessions, as `log_returns` has them, -> (1, N); not to be overwritten
+    n:int,      # Returns
+    max_bytes:int=16*BLOCK, # Of returns to hold at once, about
+)->np.ndarray: # (R, N)
+    "`f` of the window of `n` log total returns of each evening"
+    rows,out = view._rows,np.empty((len(view), len(view.ids)))
+    for i,j in _blocks(rows, n, max_bytes//(8*len(view.ids))):
+        r = log_returns(view[j-1:j].window('tr', rows[j-1]-rows[i]+n+1))
+        for k in range(i, j): out[k:k+1] = f(r[:,rows[k]-rows[i]:rows[k]-rows[i]+n])
+    return out
 
 # %% ../nbs/modules/20_windows.ipynb #9194dd54
 def present(

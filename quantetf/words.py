@@ -17,12 +17,12 @@ __all__ = ['MINUS', 'NBSP', 'DASH', 'SMALL', 'WEEKDAYS', 'FILLS', 'CAUSES', 'RAT
            'hold_finding', 'cause_words', 'causes_said', 'changes_finding', 'cut', 'score_text', 'scores_finding',
            'checks_finding', 'basis_finding', 'return_phrase', 'drawdown_phrase', 'backtest_title', 'range_sentence',
            'chosen_note', 'assumed_static', 'convention_notes', 'backtest_lead', 'figures_finding', 'growth_finding',
-           'years_finding', 'weights_finding', 'turnover_finding', 'drawdowns_finding', 'confidence', 'band',
-           'confidence_phrase', 'evidence_finding', 'evidence_notes', 'holdout_note', 'holds_finding', 'outermost',
-           'brought', 'contribution_finding', 'flows_finding', 'audit_verdict', 'audit_finding', 'audit_odds',
-           'changes_of', 'change_counts', 'mixed_funds', 'attention', 'quality_title', 'session_words', 'group_words',
-           'quality_lead', 'mixed_note', 'unknown_note', 'restated_note', 'coverage_finding', 'basis_years_finding',
-           'changes_since_finding']
+           'years_finding', 'weights_finding', 'turnover_finding', 'drawdowns_finding', 'signal_finding', 'confidence',
+           'band', 'confidence_phrase', 'evidence_finding', 'evidence_notes', 'holdout_note', 'holds_finding',
+           'outermost', 'brought', 'contribution_finding', 'flows_finding', 'audit_verdict', 'audit_finding',
+           'audit_odds', 'changes_of', 'change_counts', 'mixed_funds', 'attention', 'quality_title', 'session_words',
+           'group_words', 'quality_lead', 'mixed_note', 'unknown_note', 'restated_note', 'coverage_finding',
+           'basis_years_finding', 'changes_since_finding']
 
 # %% ../nbs/modules/48_words.ipynb #7fcb2abe
 MINUS,NBSP,DASH = '\u2212','\u00a0','\u2013'
@@ -447,6 +447,19 @@ def drawdowns_finding(
     d = worst[0]
     end = f"made good on {d['recovered']}" if d.get('recovered') else 'not made good by the end'
     return f"At worst {percent(abs(d['depth']))} below its high, from {d['start']} to {d['low']}; {end}."
+
+# %% ../nbs/modules/48_words.ipynb #a0b2b520
+def signal_finding(
+    signal:dict|None, # As from `quantetf.evaluation.signals`
+)->str:
+    "Whether the scores told the funds apart over one holding period"
+    if not signal: return ''
+    d = next(o for o in signal['decay'] if o['sessions']==signal['holding'])
+    if known(d['mean']) is None: return 'No date had five funds with a score and a return.'
+    said = f"Information coefficient {number(d['mean'], 3, sign=True)} over {count(signal['holding'], 'session')}"
+    if known(d['t']) is None: return f'{said}, too few dates to say more.'
+    what = 'not told apart from zero' if abs(d['t'])<2 else 'more than chance' if d['mean']>0 else 'the wrong way round'
+    return f"{said}, {what} (t {number(d['t'], 1)}, {count(d['dates'], 'date')})."
 
 # %% ../nbs/modules/48_words.ipynb #a76d9924
 def confidence(

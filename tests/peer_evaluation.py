@@ -37,10 +37,30 @@ def empyrical(r, b, days):
         tracking_error=e.annual_volatility(r-b), tail=e.conditional_value_at_risk(r, .05))
 
 
+def alphalens(scores, prices, fills, days):
+    "alphalens on scores that are known at the fills, and prices of all sessions"
+    import alphalens as a
+    index = pd.DatetimeIndex(days)
+    prices = pd.DataFrame(prices, index)
+    factor = pd.DataFrame(scores, index[fills], prices.columns).rename_axis('date').stack().rename_axis(['date', 'asset'])
+    table = a.utils.get_clean_factor_and_forward_returns(factor, prices, quantiles=5, periods=(5, 21), max_loss=1.)
+    one = a.performance.factor_information_coefficient(table)
+    returns,_ = a.performance.mean_return_by_quantile(table, by_date=True, demeaned=False)
+    new = a.performance.quantile_turnover(table['factor_quantile'], 5, 1)
+    near = a.performance.factor_rank_autocorrelation(table, 1)
+    return {f'coefficient{k}':one[c].to_numpy() for k,c in ((5, one.columns[0]), (21, one.columns[1]))} | {
+        f'returns{k}':returns[c].unstack(0).to_numpy() for k,c in ((5, returns.columns[0]), (21, returns.columns[1]))} | dict(
+        turnover=new.to_numpy(), near=near.to_numpy())
+
+
 if __name__=='__main__':
     with np.load(sys.argv[1]) as f: asked = {k:f[k] for k in f.files}
+    if 'signal|scores' in asked:
+        *parts,days = (asked.pop(f'signal|{k}') for k in ('scores', 'prices', 'fills', 'days'))
+        found = alphalens(*parts, days.astype('M8[D]').astype('M8[ns]'))
+    else: found = {}
+    out = {f'signal|alphalens|{k}':v for k,v in found.items()}
     names = sorted({k.split('|')[0] for k in asked})
-    out = {}
     for n in names:
         for who in (quantstats, empyrical):
             found = who(asked[f'{n}|returns'], asked[f'{n}|benchmark'], asked[f'{n}|days'].astype('datetime64[D]').astype('datetime64[ns]'))

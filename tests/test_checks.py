@@ -15,6 +15,7 @@ from quantetf.policy import BY_FUND, AccountRules, CheckLevels, Level, check_nam
 from quantetf.production.checks import accept, examine, run_checks
 from quantetf.production.proposal import propose
 from quantetf.production.runtime import produce
+from quantetf.production.verify import verify
 from quantetf.strategy import make_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -225,6 +226,7 @@ account: {restricted: [USL1]}
     assert blocked.status=='blocked' and not list(blocked.folder.glob('recommendations*'))
     word = produce(DAY, holdings=held, accept='trades=one order is fine; turnover=so is this much', settings=mine)
     assert word.status=='published' and word.run_id!=blocked.run_id
+    assert verify(word.folder, mine).ok and verify(blocked.folder, mine).ok
     assert word.run.manifest['inputs']['accepted']==dict(trades='one order is fine', turnover='so is this much')
     packet = json.loads((word.folder/'recommendations.json').read_text())
     assert [o['check'] for o in packet['accepted']]==['turnover', 'trades'] and packet['restricted'][0]['instrument_id']=='USL1'

@@ -25,10 +25,12 @@ def prices(tmp_path):
 
 def test_version_and_help(call):
     assert call('quantetf', '--version', new=True).stdout.strip()==f'quantetf {quantetf.__version__}'
-    for command in (), ('ingest',), ('snapshot',), ('snapshot', 'verify'), ('produce',), ('backtest',), ('audit',), ('verify',), ('due',):
+    names = ('ingest', 'snapshot', 'snapshot verify', 'produce', 'backtest', 'feasibility', 'compare', 'walkforward', 'fragility', 'audit',
+        'verify', 'due')
+    for command in (), *(o.split() for o in names):
         done = call('quantetf', *command, '--help')
         assert done.returncode==0 and 'Usage: quantetf' in done.stdout
-        assert command==() or '[OPTIONS]' in done.stdout
+        assert not command or '[OPTIONS]' in done.stdout
 
 
 def test_help_loads_nothing_heavy():
@@ -119,6 +121,15 @@ def test_audit(call):
     done = call('quantetf', 'audit', 'demo_momentum', '--sample', '2')
     assert done.returncode==0 and done.stdout.startswith('PASS: demo_momentum on demo@'), done.stderr
     assert call('quantetf', 'audit', 'demo_momentumm').returncode==1
+
+
+def test_feasibility(call):
+    asked = '--start', '2022-01-01', '--end', '2023-12-29', '--portfolios', '300', '--draws', '10'
+    done = call('quantetf', 'feasibility', *asked)
+    assert done.returncode==0, done.stderr
+    assert done.stdout.startswith('result   ') and 'SYNTHETIC' in done.stdout and '/feasibility/' in done.stdout.replace('\\', '/')
+    done = call('quantetf', 'feasibility', '--portfolios', '3')
+    assert done.returncode==1 and done.stderr.startswith('Error: portfolios=3 is not a whole number'), done.stderr
 
 
 def test_backtest(call):

@@ -1,13 +1,14 @@
 """Every registered kind keeps the promises of a component, and the strategies in configs/ can be built."""
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from quantetf.alpha import Rank
 from quantetf.core import ConfigError, find_settings, kinds
 from quantetf.costs import Proportional
 from quantetf.crosssection import Winsorise
-from quantetf.data.check import BrokenPromise, check_component, sample_panel
+from quantetf.data.check import BrokenPromise, answers, check_component, sample_panel
 from quantetf.data.view import Fact, Panel
 from quantetf.features import Momentum, Volatility
 from quantetf.portfolio import TopNEqual
@@ -56,6 +57,20 @@ class Calm:
 @pytest.mark.parametrize('role,kind', [(role, kind) for role in ROLES for kind in sorted(kinds(role))])
 def test_promises(role, kind):
     check_component(kinds(role)[kind](**NEEDED.get((role, kind), {})), market())
+
+
+@pytest.mark.parametrize('role', ROLES)
+def test_other_dates_in_the_view_make_no_difference(role):
+    "Rows of a few dates drawn at random are those of many, to the last bit"
+    panel,rng = market(),np.random.default_rng(7)
+    many = panel.view(panel.sessions[np.sort(rng.choice(np.arange(400, 620), 24, replace=False))])
+    for kind in sorted(kinds(role)):
+        component = kinds(role)[kind](**NEEDED.get((role, kind), {}))
+        whole = answers(component, many)
+        for _ in range(2):
+            rows = np.sort(rng.choice(24, 5, replace=False))
+            for k,v in answers(component, panel.view(many.sessions[rows])).items():
+                assert ((v==whole[k][rows]) | (v!=v) & (whole[k][rows]!=whole[k][rows])).all(), (kind, k)
 
 
 def test_a_component_that_breaks_them_is_caught():

@@ -96,10 +96,12 @@ def test_a_fund_that_stays_keeps_its_place():
             for c in set(moved[k,i]) & set(moved[k-1,i]): assert list(moved[k,i]).index(c)==list(moved[k-1,i]).index(c)
 
 
-def market(seed=0, funds=10, sessions=800, common=.6):
+def market(seed=0, funds=10, sessions=800, common=.6, calm=False):
+    "With `calm`, the funds that move less earn less, so that it matters how one weighs them"
     rng,days = np.random.default_rng(seed),sessions_between('2012-01-03', '2024-12-31')[:sessions]
     steps = common*rng.standard_normal((len(days), 1)) + np.sqrt(1-common**2)*rng.standard_normal((len(days), funds))
-    close = 50*np.exp(np.cumsum(.0003 + .01*steps, axis=0))
+    each = np.linspace(.3, 1.7, funds) if calm else 1.
+    close = 50*np.exp(np.cumsum(.0005*each + .01*each*steps, axis=0))
     return Panel(days, [f'F{j:02}' for j in range(funds)], dict(close=close, tr=close), basis=['total_return']*funds)
 
 
@@ -156,21 +158,31 @@ def config(**more):
 def choice_of(panel, **more): return F.choices(backtest(make_strategy(config(**more), 'test'), panel))
 
 
+def small_case(growth):
+    "Three funds, four decisions, cash that earns interest; funds grow by `growth` a session, more or less"
+    rng,days = np.random.default_rng(3),sessions_between('2024-01-02', '2024-12-31')[:50]
+    close = 50*np.exp(np.cumsum(growth + .003*rng.random((50, 3)), axis=0))
+    panel = Panel(days, ['A', 'B', 'C'], dict(close=close, tr=close), basis=['total_return']*3, rate=np.full(50, .08))
+    one = dict(benchmark='A', portfolio=dict(kind='top_n_equal', n=1, constraints=dict(cash_buffer=.05)),
+        features=dict(mom=dict(kind='momentum', lookback=8, skip=0)), costs=dict(kind='proportional', bps=0),
+        schedule=dict(kind='explicit', on=[str(days[o]) for o in (10, 20, 30, 40)]))
+    return F.choices(backtest(make_strategy(config(**one), 'test'), panel))
+
+
 def test_the_bound_is_the_best_of_all_plans():
     "Every plan of a small case, through the engine; all funds rise, so that nobody wants cash"
-    rng,days = np.random.default_rng(3),sessions_between('2024-01-02', '2024-12-31')[:50]
-    close = 50*np.exp(np.cumsum(.004 + .003*rng.random((50, 3)), axis=0))
-    panel = Panel(days, ['A', 'B', 'C'], dict(close=close, tr=close), basis=['total_return']*3)
-    one = dict(benchmark='A', portfolio=dict(kind='top_n_equal', n=1, constraints=dict(cash_buffer=.05)),
-        costs=dict(kind='proportional', bps=0), features=dict(mom=dict(kind='momentum', lookback=8, skip=0)))
-    strategy = make_strategy(config(**one, schedule=dict(kind='explicit', on=[str(days[o]) for o in (10, 20, 30, 40)])), 'test')
-    c = F.choices(backtest(strategy, panel))
+    c = small_case(.004)
     terms,ends,limit = CostTerms(np.zeros((4, 3))),[],.95 # With a buffer, since an account cannot pay for a gap with money it has not
     for plan in product(range(3), repeat=4):
-        ends.append(simulate(panel, c.rows, limit*np.eye(3)[list(plan)], terms, c.rules, c.rows[0], 49, 1e5).nav[-1])
+        ends.append(simulate(c.result.panel, c.rows, limit*np.eye(3)[list(plan)], terms, c.rules, c.rows[0], 49, 1e5).nav[-1])
     assert abs(F.bound(c).value/max(ends)-1)<1e-12
-    greedy = F.oracle(c).nav[-1]
-    assert greedy<=max(ends)*(1+1e-12)
+    assert F.oracle(c).nav[-1]<=max(ends)*(1+1e-12)
+
+
+def test_the_bound_of_a_falling_market_is_what_cash_earns():
+    c = small_case(-.02)
+    index = c.ledger.index
+    assert np.isclose(F.bound(c).value, 1e5*index[49]/index[c.rows[0]], rtol=1e-12) and F.bound(c).value>1e5>F.oracle(c).nav[-1]
 
 
 @settings(max_examples=40, deadline=None)
@@ -208,11 +220,19 @@ def whole_sample():
 @pytest.mark.parametrize('portfolio', [dict(kind='top_n_equal', n=3), dict(kind='inverse_volatility', n=3, feature='vol')])
 def test_the_ladder_stands_on_blind_choice_and_ends_at_the_oracle(portfolio):
     features = dict(mom=dict(kind='momentum', lookback=60, skip=0), vol=dict(kind='volatility', window=40))
-    panel = market(4, sessions=1500)
+    panel = market(4, sessions=1500, calm=True)
     c = choice_of(panel, portfolio=portfolio, features=features, execution=dict(shares='whole'))
     steps,chance = F.ladder(c, 100, rungs=(0., 1.)),F.annual(c, F.blind(c, 4000).end)
     assert abs(steps.mean[0]-chance.mean())<3*np.hypot(steps.error[0], chance.std()/np.sqrt(len(chance)))
     assert abs(steps.mean[1]-F.annual(c, F.oracle(c).nav[-1]))<1e-9 and np.ptp(steps.annual[1])<1e-12
+
+
+def test_a_rule_that_does_not_look_at_scores_has_nothing_to_attain():
+    panel = market(2, sessions=300)
+    strategy = make_strategy(config(portfolio=dict(kind='minimum_variance'), risk=dict(kind='sample', window=60)), 'test')
+    found = F.feasibility(strategy, panel, portfolios=100, draws=2)
+    assert found.annual['attainable'] is found.annual['worst'] is found.capture is found.ladder is None
+    assert any('does not look at scores' in o for o in found.notes) and found.annual['bound']>found.annual['strategy']
 
 
 def test_break_even_and_its_ends():

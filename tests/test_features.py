@@ -11,6 +11,7 @@ from hypothesis.extra import numpy as hnp
 
 from quantetf import windows
 from quantetf.alpha import DualMomentum, Rank, RegimeSwitch
+from quantetf.calendars import sessions_between
 from quantetf.crosssection import Winsorise, ZScore, percentile_rank, zscores
 from quantetf.data.check import check_component, sample_panel
 from quantetf.data.view import Panel
@@ -250,3 +251,23 @@ class TestRealPrices:
             np.testing.assert_allclose(bills[i], np.where(m>m[1], m, np.nan), rtol=1e-12)
         assert np.isnan(cash).mean()>.2 and np.isnan(bills[:,1]).all()
         assert (np.isnan(cash)==np.isnan(bills))[np.isfinite(bills).any(axis=1)].mean()>.9, 'bills and their rate tell the same story'
+
+
+@pytest.mark.parametrize('width', [2, 7, 61, 400])
+def test_the_short_way_of_complete_evenings_depends_on_nothing_else(width):
+    "Evenings with and without gaps beside each other, of data that go on or end there: the same bits; and the numbers of pandas"
+    rng = np.random.default_rng(width)
+    days = sessions_between('2021-01-04', '2024-06-28')
+    tr = np.exp(np.cumsum(.01*rng.standard_normal((len(days), width)), axis=0))
+    tr[300,1] = tr[500,0] = np.nan
+    panel = Panel(days, [f'F{k:03d}' for k in range(width)], dict(close=tr, tr=tr))
+    view = panel.view(days[[299, 301, 450, 499, 520, 760, 761]])
+    for f in (Beta('F000', 63), Correlation('F001', 126), ResidualMomentum('F000', 200, 126, 5)):
+        x = f.compute(view)
+        for k,day in enumerate(view.sessions):
+            assert f.compute(panel.until(day).view(day)).tobytes()==x[k:k+1].tobytes()
+    r = pd.DataFrame(np.log(tr)).diff().to_numpy()
+    for k,t in enumerate([299, 301, 450, 499, 520, 760, 761]):
+        w = pd.DataFrame(r[t-62:t+1])
+        want = [w[j].cov(w[0])/w[0][w[j].notna()].var() for j in range(width)]
+        np.testing.assert_allclose(Beta('F000', 63).compute(view)[k], want, rtol=1e-9)

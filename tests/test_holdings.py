@@ -150,3 +150,19 @@ def test_the_packet_says_how_the_account_came_about(settings, tmp_path):
     assert packet.data['book']['source']=='mine.json of 2024-05-31, brought forward 19 sessions'
     check = next(o for o in packet.data['checks'] if o['name']=='holdings')
     assert 'cash earned' in check['evidence'] and packet.run.manifest['inputs']['book']['since']=='2024-05-31'
+
+
+def test_locked_shares_stay_and_the_rest_is_planned_around_them(demo, tmp_path):
+    cash = propose(strategy(), demo, '2024-06-28')
+    ids = cash.panel.ids.tolist()
+    out = next(o for o in ('USL1', 'GLD1', 'TEC1', 'EMG1') if not cash.trade[ids.index(o)])
+    def of(locked):
+        (tmp_path/'mine.csv').write_text(f'ticker,shares,date,locked\nAS_OF,,2024-06-28,\n{out},300,,{locked}\nCASH,60000,,\n')
+        return propose(strategy(), demo, '2024-06-28', tmp_path/'mine.csv')
+    free,part,all_ = of(''),of(200),of('all')
+    assert [o.trade[ids.index(out)] for o in (free, part, all_)]==[-300, -100, 0]
+    for o in part,all_:
+        worth = o.kept@o.book.price/o.book.nav
+        assert o.target.sum()==pytest.approx(free.target.sum()) and o.target[ids.index(out)]==pytest.approx(worth)
+        left = (o.book.shares+o.trade)*o.book.price/(o.book.nav-o.cost.sum())
+        assert np.abs(left-o.target)[o.target>0].max()<.01 and o.cash_after>=.01*(o.book.nav-o.cost.sum())*.9999

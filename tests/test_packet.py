@@ -31,9 +31,9 @@ def settings(tmp_path_factory):
 @pytest.fixture(scope='module')
 def packets(settings):
     "By what is special about them"
-    moved = 'reconciliation=a new account'
+    word = 'reconciliation=another account than that of May'
     return dict(first=produce('2024-05-31', settings=settings),
-        held=produce('2024-06-28', holdings='mine.csv', accept=moved, settings=settings),
+        held=produce('2024-06-28', holdings='mine.csv', accept=word, settings=settings),
         hold=produce('2024-07-10', holdings='mine.csv', settings=settings), forced=produce('2024-07-11', force=True, settings=settings),
         poor=produce('2024-07-31', capital=20., settings=settings))
 

@@ -146,6 +146,23 @@ def test_with_the_root_as_working_directory(place, call):
     assert done.stdout.splitlines()[1].split()[1].endswith(run)
 
 
+def test_feasibility_is_published_once_and_says_the_same_again(place, call):
+    asked = '-p', 'start', '2022-01-01', '-p', 'end', '2023-12-29', '-p', 'portfolios', '300', '-p', 'draws', '10', '-p', 'seed', '5'
+    done = call('papermill', 'feasibility.ipynb', *asked, cwd=NBS)
+    assert done.returncode==0, done.stderr
+    (run,) = published(place)
+    assert run.startswith('feasibility/2022-01-03_2023-12-29/demo_momentum-')
+    folder = Path(place['QUANTETF_RUNS'])/run
+    data,manifest = (json.loads((folder/f'{o}.json').read_text()) for o in ('feasibility', 'manifest'))
+    assert manifest['inputs']['seed']==5 and manifest['inputs']['portfolios']==300 and data['synthetic']
+    a = data['annual']
+    assert a['worst']<a['random']<a['attainable']<a['bound'] and abs(data['ladder']['mean'][-1]-a['attainable'])<1e-9
+    page = (folder/'report.html').read_text()
+    assert 'SYNTHETIC: invented prices' in page and data['strategy'] in page
+    again = call('papermill', 'feasibility.ipynb', *asked, cwd=NBS) # Another process, the same bytes, or it would be refused
+    assert again.returncode==0 and published(place)==[run], again.stderr
+
+
 def test_ingest_notebook(place, call, tmp_path):
     folder = tmp_path/'prices'
     folder.mkdir()

@@ -18,7 +18,9 @@ from quantetf.data.view import shared_panel
 from quantetf.parallel import Failed, map_runs
 
 HERE = Path(__file__).resolve().parent
-ENV = {**os.environ, 'PYTHONPATH':os.pathsep.join([str(HERE), str(HERE.parent)]), 'DASK_DISTRIBUTED__WORKER__DAEMON':'False'}
+PLACES = os.pathsep.join([str(HERE), str(HERE.parent)])
+ENV = {k:v for k,v in os.environ.items() if not k.endswith('_NUM_THREADS')}
+ENV |= dict(PYTHONPATH=PLACES, DASK_DISTRIBUTED__WORKER__DAEMON='False')
 
 
 def same(a, b):
@@ -80,7 +82,9 @@ def test_what_is_shared_is_opened_once_by_each_process(where, cluster, tmp_path)
 
 @pytest.mark.parametrize('where', [1, 2, 'cluster'])
 def test_one_blas_thread(where, cluster):
-    found = map_runs(threads, [1, 2], workers=cluster[0] if where=='cluster' else where)
+    from threadpoolctl import threadpool_limits
+    with threadpool_limits(2): # What this process has, the others have not heard of
+        found = map_runs(threads, [1, 2], workers=cluster[0] if where=='cluster' else where)
     assert found==[[1], [1]]
 
 

@@ -21,14 +21,14 @@ from scipy.optimize import minimize
 from sklearn.covariance import ledoit_wolf
 
 from quantetf.backtest.engine import backtest
-from quantetf.constraints import GroupLimit, Limits, check_weights
+from quantetf.constraints import Constraints, GroupLimit, Limits, check_weights
 from quantetf.core import ConfigError, read_yaml
 from quantetf.costs import Proportional
 from quantetf.data.check import check_component, sample_panel
 from quantetf.data.view import Fact, Panel
 from quantetf.optimise import HRP, MeanVariance, MinimumVariance, RiskParity, hrp_order, hrp_weights, risk_budget_weights
 from quantetf.overlays import DrawdownControl, TrendGate, VolatilityTarget
-from quantetf.portfolio import Signals, TopNEqual
+from quantetf.portfolio import InverseVolatility, ScoreProportional, Signals, TopNEqual
 from quantetf.risk import Risk
 from quantetf.strategy import Book, make_strategy
 from quantetf.universe import Universe
@@ -322,6 +322,53 @@ def test_the_unit_of_the_covariance_does_not_matter(seed, n, power):
         np.testing.assert_allclose(weights(rule, 10**power*cov), weights(rule, cov), atol=1e-11)
 
 
+def simple(n, cap, m):
+    "Rules that look at scores and one number each"
+    c = Constraints(cap, .02)
+    return [rule for fewer in ('hold', 'cash') for rule in (TopNEqual(m, c, fewer=fewer), InverseVolatility(m, 'vol', c, fewer=fewer),
+        ScoreProportional(m, c, fewer=fewer))]
+
+
+def scored(seed, n, out):
+    "Signals of an evening on which some have no score"
+    rng = np.random.default_rng(seed)
+    s = evening(np.eye(n), np.where(rng.random(n)<out, np.nan, rng.uniform(.01, 1, n)))
+    s.features['vol'] = rng.uniform(.03, .4, (1, n))
+    return s
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, sizes, st.floats(1.1, 4.), st.sampled_from([0., .3, .7]))
+def test_simple_rules_keep_the_same_promises(seed, n, room, out):
+    "Sum with cash, bounds, the order of funds, the unit of scores and volatilities, for those that hold and those that go to cash"
+    s,m = scored(seed, n, out),max(1, n*2//3)
+    k,have = np.random.default_rng(seed+1).permutation(n),int((~np.isnan(s.scores)).sum())
+    other = Signals(s.view, s.universe, {'vol':s.features['vol'][:,k]}, s.scores[:,k])
+    larger = Signals(s.view, s.universe, {'vol':8*s.features['vol']}, 8*s.scores)
+    for rule in simple(n, min(1., room/m), m):
+        t = rule.construct(s)
+        assert (t.status==['hold'])==(have<m and rule.fewer=='hold')
+        if t.status==['hold']: assert np.isnan(t.weights).all(); continue
+        w = t.weights[0]
+        assert abs(w.sum()+t.cash[0]-1)<1e-12 and w.min()>=0 and w.max()<=rule.constraints.max_weight+1e-12
+        assert (w>0).sum()==min(have, m) and not w[np.isnan(s.scores[0])].any()
+        assert w.sum()==pytest.approx(.98*min(have, m)/m, abs=1e-12)
+        np.testing.assert_allclose(rule.construct(other).weights[0], w[k], atol=1e-12)
+        assert ((rule.construct(other).weights[0]>0)==(w[k]>0)).all()
+        np.testing.assert_allclose(rule.construct(larger).weights[0], w, atol=1e-12)
+
+
+@settings(max_examples=15, deadline=None)
+@given(seeds, sizes, st.floats(-3, 3))
+def test_returns_and_risks_in_another_unit_are_the_same_problem(seed, n, power):
+    cov,mu,k = random_cov(seed, n),np.random.default_rng(seed).normal(.05, .05, n),10**power
+    rule = MeanVariance(4., constraints=Limits(min(1., 2.5/n)))
+    np.testing.assert_allclose(weights(rule, k*cov, k*mu), weights(rule, cov, mu), atol=1e-9)
+    tight = MeanVariance(target_volatility=.2*k**.5, constraints=Limits(max_cash=1.))
+    loose = MeanVariance(target_volatility=.2, constraints=Limits(max_cash=1.))
+    np.testing.assert_allclose(weights(tight, k*cov, mu), weights(loose, cov, mu), atol=1e-6)
+
+
 @settings(max_examples=15, deadline=None)
 @given(seeds, sizes, st.floats(.01, .5))
 def test_turnover_is_kept_and_no_better_portfolio_is_in_reach(seed, n, cap):
@@ -514,3 +561,47 @@ def test_the_packet_checks_what_an_optimiser_was_told(tmp_path):
     assert 'the weight of asset_class Government bonds is 0.0000, less than 0.1000' in bad.evidence
     half = proposal(overlays=[dict(kind='volatility_target', annual=.005)])
     assert half.decision.binding[0][-1]=='volatility_target' and half.target.sum()<.5 and check(half).status=='PASS'
+
+
+# ---- one evening of production, and the same date of a backtest
+
+RULES_IN_PRODUCTION = {
+    'tranches': dict(portfolio=dict(kind='tranches', k=3, of=dict(kind='inverse_volatility', n=5, feature='vol', fewer='cash'))),
+    'regimes': dict(alpha=dict(kind='regime_switch', benchmark='USL1', up_calm=dict(kind='rank', feature='mom'),
+        up_turbulent=dict(kind='rank', feature='vol', ascending=True)), portfolio=dict(kind='top_n_equal', n=4, fewer='cash')),
+    'minimum variance': dict(portfolio=dict(kind='minimum_variance', n=12, constraints=dict(max_weight=.3, benchmark='USL1', max_beta=.6),
+        overlays=[dict(kind='volatility_target', annual=.04)])),
+    'hierarchy': dict(alpha=dict(kind='dual_momentum', lookback=126), portfolio=dict(kind='hrp', n=6, fewer='cash',
+        overlays=[dict(kind='trend_gate', ticker='USL1', below=.5)])),
+}
+
+
+@pytest.mark.parametrize('name', RULES_IN_PRODUCTION)
+def test_production_decides_as_the_backtest_did(name, tmp_path_factory):
+    "On a snapshot that ends on the evening, and in a backtest on everything: the same funds, weights and reasons"
+    from dataclasses import replace
+
+    from quantetf.core import find_settings
+    from quantetf.data.snapshot import open_snapshot
+    from quantetf.production.proposal import propose
+    place = replace(find_settings(ROOT, environ={}), data=tmp_path_factory.getbasetemp()/'demo')
+    snapshot = open_snapshot('demo', place)
+    parts = dict(universe=dict(kind='all', filters=[dict(kind='min_age')]), risk=dict(kind='ledoit_wolf'),
+        features=dict(mom=dict(kind='momentum'), vol=dict(kind='volatility')), alpha=dict(kind='rank', feature='mom'))
+    strategy = make_strategy(parts | RULES_IN_PRODUCTION[name], 'rule')
+    result = backtest(strategy, snapshot_panel(snapshot), '2008-01-02', '2012-12-31')
+    d = result.decision
+    held = [k for k,o in enumerate(d.status) if o=='hold']
+    assert len(d)==60 and len(held)<30
+    for k in sorted({2, 11, 30, 59, *held[:1]}):
+        day = str(result.panel.sessions[result.rows[k]])
+        tonight = propose(strategy, snapshot.until(day), day)
+        theirs = dict(zip(tonight.panel.ids.tolist(), tonight.target, strict=True))
+        np.testing.assert_array_equal([theirs.get(o, np.nan if k in held else 0.) for o in result.panel.ids.tolist()], d.weights[k], day)
+        assert tonight.decision.reason==[d.reason[k]] and tonight.decision.binding==[d.binding[k]]
+
+
+@cache
+def snapshot_panel(snapshot):
+    from quantetf.data.view import load_panel
+    return load_panel(snapshot)

@@ -1,6 +1,6 @@
-"""A tear sheet against QuantStats and empyrical, and the length of bootstrap blocks against arch.
+"""A tear sheet against QuantStats and empyrical, signals against alphalens, and the length of bootstrap blocks against arch.
 
-The two run in `.peers` (`make peers`), in one process; without it their comparisons are skipped, with the reason.
+They run in `.peers` (`make peers`), in one process; without it their comparisons are skipped, with the reason.
 """
 import os
 import subprocess
@@ -15,7 +15,7 @@ from quantetf import metrics
 from quantetf.backtest.engine import backtest
 from quantetf.calendars import sessions_between
 from quantetf.data.check import sample_panel
-from quantetf.evaluation import tearsheet
+from quantetf.evaluation import signals, tearsheet
 from quantetf.strategy import make_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -31,11 +31,21 @@ def records():
     return dict(mixed=(.0001+.7*b+.005*rng.normal(size=len(days)), b, days), falls=(first_falls, b, days))
 
 
+def signal():
+    "Scores at the fills, prices and days: every 21 sessions, 20 funds, scores that know something, and some that are missing"
+    days,rng = sessions_between('2010-01-04', '2013-12-31'),np.random.default_rng(7)
+    prices = 100*np.exp(np.cumsum(rng.normal(.0002, .01, (len(days), 20)), axis=0))
+    fills = np.arange(20, len(days)-22, 21)
+    scores = .2*np.log(prices[fills+21]/prices[fills]) + rng.normal(0, .05, (len(fills), 20))
+    scores[5,3] = scores[8,:4] = np.nan
+    return dict(scores=scores, prices=prices, fills=fills, days=days.astype('i8'))
+
+
 @pytest.fixture(scope='module')
 def told(tmp_path_factory):
     folder = tmp_path_factory.mktemp('evaluation')
     ask = {f'{n}|{k}':v for n,o in records().items() for k,v in zip(('returns', 'benchmark', 'days'), (*o[:2], o[2].astype('i8')))}
-    np.savez(folder/'questions.npz', **ask)
+    np.savez(folder/'questions.npz', **ask | {f'signal|{k}':v for k,v in signal().items()})
     subprocess.run([PEERS/'bin'/'python', ROOT/'tests'/'peer_evaluation.py', folder/'questions.npz', folder/'answers.npz'], check=True,
         env=os.environ | dict(OPENBLAS_NUM_THREADS='1'), timeout=300, cwd=folder)
     with np.load(folder/'answers.npz') as f: return {k:f[k][()] for k in f.files}
@@ -101,6 +111,21 @@ def test_capture_ratios_of_empyrical_annualise_before_they_divide(told, name):
         g,h = (np.exp(np.log1p(o[which]).mean())-1 for o in (r, b))
         close(mine[f'{side}_capture'], g/h)
         close(theirs[side], ((1+g)**12-1)/((1+h)**12-1))
+
+
+@peers
+@pytest.mark.parametrize('h', (5, 21))
+def test_signal_analysis_is_that_of_alphalens(told, h):
+    s = signal()
+    after = signals.forward_returns(s['prices'], s['fills'], s['fills']+h)
+    part = signals.quantiles(s['scores'], 5)
+    theirs = {k.split('|')[2]:v for k,v in told.items() if k.startswith('signal|alphalens|')}
+    close(signals.rank_correlations(s['scores'], after), theirs[f'coefficient{h}'])
+    close(signals.quantile_returns(part, after, 5), theirs[f'returns{h}'])
+    close(signals.signal_turnover(part, 5), theirs['turnover'])
+    whole = np.isfinite(s['scores']).all(axis=1)
+    whole = whole[1:] & whole[:-1] # Elsewhere theirs are ranks among all funds of a date, ours among those of both
+    close(signals.rank_correlations(s['scores'][1:], s['scores'][:-1])[whole], theirs['near'][1:][whole])
 
 
 @pytest.mark.parametrize('seed', range(6))

@@ -52,6 +52,7 @@ def test_the_account_is_the_engines_on_the_concatenated_decisions(panel):
 
 def test_training_figures_are_those_of_a_backtest_that_ends_with_the_training_window(panel):
     w = walked(panel, {'features.mom.lookback':[20, 60]})
+    assert w.purge>20 and all(o.test[0]-o.train[1]==w.purge and o.train[1]-o.train[0]==251 for o in w.windows)
     for i,win in enumerate(w.windows[:2]):
         a,b = panel.sessions[list(win.train)]
         for k,c in enumerate(w.cells):

@@ -13,11 +13,12 @@ import numpy as np
 
 from .audit import audit
 from .engine import BacktestResult, accepted_mixed, backtest, benchmark_weights, mixed_words, read_flows
-from ..core import LookaheadError, ParameterError, Settings, find_settings, positive
+from ..core import DataError, LookaheadError, ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel, survivorship
 from ..evaluation.evidence import evidence
 from ..evaluation.ledger import outcome_of, record_trial, trial_of, trials
+from ..evaluation.signals import signal_analysis
 from ..evaluation.tearsheet import tear_sheet
 from ..metrics import annual_return, total_return
 from ..production.packet import dataset_words, described, plain, strategy_words
@@ -194,6 +195,11 @@ def _chosen(found):
     if h['look']: text += f'; this is look {h["look"]}'
     return [*out, _check('holdout', h['look'] is not None, text, 'not looked at here')]
 
+def _signal(result, notes):
+    "What the scores were worth; where that cannot be said, None, and a note that says why"
+    try: return signal_analysis(result).as_dict()
+    except DataError as e: notes.append(f'No analysis of the scores: {e}.')
+
 def _sheet(sheet, snapshot):
     "What is in the tear sheet and nowhere else; invented prices know no crises"
     data = sheet.as_dict()
@@ -241,7 +247,7 @@ def report_data(
     peeking,asked = audited or _audited(result, snapshot)
     body = dict(metrics=result.summary, intervals=ranges, decisions=_decisions(result), weights=_target_weights(result), notes=notes,
         checks=[*_checks(result), peeking, *_chosen(found)], config=strategy_config(result.strategy), contribution=_contribution(result),
-        audit=asked, tearsheet=_sheet(sheet, snapshot), evidence=found)
+        audit=asked, tearsheet=_sheet(sheet, snapshot), evidence=found, signal=_signal(result, notes))
     return _setting(result, snapshot) | identity | strategy_words(result.strategy) | curves | body | _money(result) | _returns(result)
 
 # %% ../../nbs/modules/55_backtest_run.ipynb #e9999db3

@@ -18,7 +18,9 @@ from ..core import ConfigError, DataError, IntegrityError, ParameterError, Setti
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel
 from .comparisons import KINDS, compare_page
+from .evidence import CHOICES
 from .ledger import Outcome, record_trials
+from .overfitting import overfitting_probability, selection
 from .sweep import SweepResult, run_sweep
 from .variants import load_sweep, short, worded
 from ..production.packet import dataset_words, plain
@@ -27,7 +29,7 @@ from ..store import content_hash
 from ..strategy import load_strategy, make_strategy, strategy_config
 
 # %% auto #0
-__all__ = ['record_cells', 'plain_values', 'sweep_data', 'find_published', 'run_figures', 'runs_data', 'CompareRun',
+__all__ = ['record_cells', 'plain_values', 'sweep_data', 'luck_of', 'find_published', 'run_figures', 'runs_data', 'CompareRun',
            'run_compare', 'as_workers']
 
 # %% ../../nbs/modules/56_compare_run.ipynb #60c62fb4
@@ -116,7 +118,23 @@ def sweep_data(
         by_value=_by_value(result), surfaces=result.surfaces(), base=base, runs=[], correlation=[], universe=_universe(best),
         capital=plain(capital, 2),
         curves=dict(dates=days, lines=_lines(result, best, capital), band=_band(result)), checks=_sweep_checks(result, best, snapshot),
-        notes=_notes(best), sweep={k:o for k,o in asdict(s).items() if o not in (None, '')}) | identity
+        notes=_notes(best), luck=luck_of(result, best), sweep={k:o for k,o in asdict(s).items() if o not in (None, '')}) | identity
+
+def luck_of(result:SweepResult, best)->list[dict]: # JSON types; empty where there was no choice
+    "What the best of so many variants would show without skill, in excess of cash and of the benchmark, and how often it disappoints"
+    f,bench,n = 0. if best.risk_free is None else best.risk_free,best.levels.get('benchmark'),len(best.returns)
+    x = result.returns[-n:,[not isinstance(o, str) for o in result.outcomes]]
+    bars = [('cash', f)] + ([] if bench is None else [(str(best.strategy.benchmark), metrics.returns_of(bench))])
+    return [_luck(name, best.returns-bar, x-np.reshape(bar, (-1, 1))) for name,bar in bars] if x.shape[1]>1 else []
+
+def _luck(name, r, x):
+    "Statistics of selection in excess of one bar"
+    try: s,o = selection(r, x, 252),overfitting_probability(x) if x.shape[1]>=CHOICES else None
+    except (DataError, ParameterError) as e: return dict(name=name, problem=str(e))
+    def both(v): return None if v is None else [plain(a) for a in v]
+    return dict(name=name, problem='', trials=s.trials, effective=plain(s.effective), sharpe=plain(s.sharpe_annual),
+    luck=both(s.luck_annual),
+        deflated=both(s.deflated), overfitting=o and plain(o.probability), loss=o and plain(o.loss))
 
 def _notes(result):
     none = 'The dataset has no cash rate: cash earned no interest, and Sharpe ratios are measured against zero.'
@@ -189,7 +207,8 @@ def runs_data(
         objective='sharpe',
         benchmark=first['benchmark'] if len(bench)==1 else None, runs=made, correlation=[[plain(x, 6) for x in row]
             for row in np.corrcoef(r.T)],
-        curves=dict(dates=common, lines=lines), checks=_run_checks(read, runs, sets, common), notes=notes, universe=None) | identity
+        curves=dict(dates=common, lines=lines), checks=_run_checks(read, runs, sets, common), notes=notes, universe=None,
+        luck=[]) | identity
 
 def _distinct(names, runs): return [n if names.count(n)==1 else f'{n} {o.id[:6]}' for n,o in zip(names, runs)]
 

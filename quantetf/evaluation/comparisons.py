@@ -15,9 +15,10 @@ from ..words import capital, checks_finding, chosen_note, count, known, listing,
 # %% auto #0
 __all__ = ['NOUNS', 'KINDS', 'SWATCHES', 'SURFACES', 'COLUMNS', 'ROWS', 'COMPARE_TERMS', 'value', 'valued', 'unit', 'around',
            'growth_of', 'curve_keys', 'surface_cell', 'surface_tables', 'padded', 'step_chart', 'value_chart',
-           'sweep_title', 'base_words', 'sweep_lead', 'kept_words', 'surface_words', 'values_words', 'run_rows',
-           'value_of', 'correlation_rows', 'runs_title', 'runs_lead', 'cell_rows', 'cell_heads', 'compare_facts',
-           'compare_basis', 'compare_warnings', 'sweep_parts', 'compare_page', 'growth_words']
+           'sweep_title', 'base_words', 'sweep_lead', 'kept_words', 'surface_words', 'values_words', 'luck_rows',
+           'luck_words', 'run_rows', 'value_of', 'correlation_rows', 'runs_title', 'runs_lead', 'cell_rows',
+           'cell_heads', 'compare_facts', 'compare_basis', 'compare_warnings', 'sweep_parts', 'compare_page',
+           'growth_words']
 
 # %% ../../nbs/modules/51_comparisons.ipynb #3d3cc999
 NOUNS = dict(sharpe='a Sharpe ratio of {}', annual_return='a return of {} % a year', sortino='a Sortino ratio of {}',
@@ -185,6 +186,27 @@ def values_words(data:dict)->str:
     return (f"Medians move most along {data['keys'][path]}: from {value(key, low['median'])} at {low['value']} "
         f"to {value(key, high['median'])} at {high['value']}.")
 
+# %% ../../nbs/modules/51_comparisons.ipynb #d94448ef
+def luck_rows(data:dict)->list[dict]:
+    "One row for cash and one for the benchmark"
+    def span(v, f): return '–' if v is None else f(v[0]) if f(v[0])==f(v[1]) else f'{f(v[0])} to {f(v[1])}'
+    return [o if o['problem'] else dict(name=o['name'], problem='', trials=f"{number(o['effective'], 1)} to {o['trials']}",
+        sharpe=value('sharpe', o['sharpe']), luck=span(o['luck'], lambda x: value('sharpe', x)),
+        deflated=span(o['deflated'], lambda x: percent(x, 0)),
+        overfitting='–' if o['overfitting'] is None else percent(o['overfitting'], 0)) for o in data['luck']]
+
+def luck_words(data:dict)->str:
+    "How much of the best may be luck, against the benchmark where there is one"
+    if not data['luck']: return ''
+    o = data['luck'][-1]
+    if o['problem']: return f"Not known: {o['problem']}."
+    if o['deflated'] is None: return f"{capital(count(o['trials'], 'trial'))} are too few to say how much they vary."
+    low,bar = percent(o['deflated'][0], 0),o['name']
+    said = f"Against {bar}: {low} confidence, at least, that the best is better than luck is expected to make the best of {o['trials']}."
+    if o['overfitting'] is None: return said
+    half = percent(o['overfitting'], 0)
+    return f'{said} Chosen on one half of the history, the best is below the median in the other in {half} of all ways to halve it.'
+
 # %% ../../nbs/modules/51_comparisons.ipynb #4b6b4f89
 COLUMNS = 'annual_return', 'annual_volatility', 'sharpe', 'max_drawdown', 'calmar'
 
@@ -218,7 +240,8 @@ def runs_lead(data:dict)->str:
 # %% ../../nbs/modules/51_comparisons.ipynb #ead04426
 ROWS = 200 # Cells with a row of their own
 
-COMPARE_TERMS = [('Variant', 'the strategy with other values for some of its keys.'),
+COMPARE_TERMS = [('Luck alone', 'the expected highest Sharpe ratio among as many variants without skill that differ as much as these.'),
+    ('Variant', 'the strategy with other values for some of its keys.'),
     ('One step', 'the next value of one key, all others equal; where values have no order, any other one.'),
     ('Kept', '(mean of the cells one step from the best − median of all) ÷ (best − median of all). From 50 % on we say plateau, '
         'below it spike: a convention, not a test.'),
@@ -275,18 +298,20 @@ def compare_warnings(data:dict)->list[tuple[str, str]]:
 # %% ../../nbs/modules/51_comparisons.ipynb #e8738147
 def sweep_parts(data:dict)->dict:
     "Everything drawn from the cells"
-    parts = dict(surfaces=surface_tables(data), more_surfaces=max(len(data['surfaces'])-SURFACES, 0), steps=step_chart(data),
+    parts = dict(luck_figures=luck_rows(data), surfaces=surface_tables(data), more_surfaces=max(len(data['surfaces'])-SURFACES, 0),
+    steps=step_chart(data),
         values=value_chart(data),
         rows=cell_rows(data), heads=cell_heads(data), more_rows=max(len(data['cells'])-ROWS, 0),
-        findings=dict(surface=surface_words(data), steps=kept_words(data), each=values_words(data),
-            cells='Best first. cells.csv has every figure of every cell.'))
+        findings=dict(surface=surface_words(data), steps=kept_words(data), each=values_words(data), luck=luck_words(data),
+        cells='Best first. cells.csv has every figure of every cell.'))
     return parts | dict(title=sweep_title(data), lead=sweep_lead(data))
 
 def compare_page(
     data:dict, # Schema quantetf.compare/1
 )->str: # HTML, complete in itself
     "The report of a sweep, or of runs side by side"
-    own = sweep_parts(data) if data['cells'] else dict(title=runs_title(data), lead=runs_lead(data), findings={}, surfaces=[], steps=None,
+    own = sweep_parts(data) if data['cells'] else dict(luck_figures=[], title=runs_title(data), lead=runs_lead(data), findings={},
+    surfaces=[], steps=None,
         values=[],
         rows=[], heads=[], more_rows=0, more_surfaces=0)
     c = data['curves']

@@ -13,11 +13,11 @@ from fastcore.basics import patch
 
 from ..backtest.engine import BacktestResult, backtest
 from ..backtest.simulate import Ledger
-from ..constraints import Constraints
+from ..constraints import Constraints, cap_weights
 from ..core import ParameterError
 from ..data.view import Panel
 from .accounts import Accounts, Slots, aligned, random_picks, slots_of, walk
-from ..portfolio import Signals, TopNEqual
+from ..portfolio import InverseVolatility, Signals, TopNEqual
 from ..strategy import Strategy
 
 # %% auto #0
@@ -189,8 +189,23 @@ def blind(
     at=None,          # (T,) rows at which values are wanted, the last is the end; the end alone if not given
 )->Accounts:
     "Random portfolios with the strategy's shape and turnover"
-    picks = random_picks(choice.slots, choice.can, count, np.random.default_rng(seed))
-    return _walked(choice, picks, choice.slots.weights, at)
+    vol = _volatility(choice)
+    can = choice.can if vol is None else choice.can & (vol>0) & np.isfinite(vol)
+    picks = random_picks(choice.slots, can, count, np.random.default_rng(seed))
+    return _walked(choice, picks, choice.slots.weights if vol is None else _inverse(choice, picks, vol), at)
+
+def _volatility(choice):
+    "(R, N) volatilities by which the rule weighs what it holds; None where it does not"
+    s = choice.result.strategy
+    if not isinstance(s.portfolio, InverseVolatility) or s.portfolio.overlays or s.uses_book: return None
+    return choice.result.decision.signals.features[s.portfolio.feature][np.searchsorted(choice.result.rows, choice.rows)]
+
+def _inverse(choice, picks, vol):
+    "(R, M, m) weights in inverse proportion to volatility, within the largest weight"
+    wide = np.pad(1/np.where(vol>0, vol, np.nan), ((0, 0), (0, 1)))
+    part = np.stack([o[p] for o,p in zip(wide, picks)])
+    part *= choice.limits.invested/part.sum(axis=2, keepdims=True)
+    return cap_weights(part.reshape(-1, part.shape[2]), choice.limits.max_weight).reshape(part.shape)
 
 def _walked(choice, picks, weights, at=None):
     a,r = choice.result.account,choice.result
@@ -355,6 +370,12 @@ class Ladder:
     @property
     def error(self): return self.annual.std(axis=1, ddof=1)/np.sqrt(self.annual.shape[1]) # (K,) standard error of `mean`
 
+def _shown(rungs):
+    import sys
+
+    from tqdm import tqdm
+    return tqdm(rungs, desc='ladder', unit='rung', disable=not (sys.stderr.isatty() or 'ipykernel' in sys.modules))
+
 def ladder(
     choice:Choice,
     draws:int=200,  # Forecasters on each rung
@@ -365,7 +386,7 @@ def ladder(
     if why := _why_no_ladder(choice.result.strategy.portfolio): raise ParameterError(f'no ladder for {choice.result.strategy.name}: {why}')
     phi,rng = persistence_of(choice, seed=seed),np.random.default_rng([seed, 1])
     mixed = [planted(choice.returns, choice.can, rng, phi) for _ in range(draws)]
-    each = [_by_rule(choice, o.scores(ic)) for ic in rungs for o in mixed]
+    each = [_by_rule(choice, o.scores(ic)) for ic in _shown(rungs) for o in mixed]
     m,N = max((w>0).sum(axis=1).max() for w in each),choice.can.shape[1]
     picks,weights = (np.stack(o, axis=1) for o in zip(*(_packed(w, m) for w in each)))
     a = _walked(choice, *aligned(picks, weights, N))
@@ -419,7 +440,9 @@ class Feasibility:
     def result(self)->BacktestResult: return self.choice.result
     @cached_property
     def annual(self)->dict: # Fractions per year; None where there is none
-        ends = dict(strategy=self.result.nav[-1], attainable=self.attainable.nav[-1], worst=self.worst.nav[-1])
+        seen = self.uses_scores
+        ends = dict(strategy=self.result.nav[-1], attainable=self.attainable.nav[-1] if seen else None,
+            worst=self.worst.nav[-1] if seen else None)
         b = self.result.benchmark_nav
         ends |= dict(benchmark=None if b is None else b[-1], bound=self.bound.value)
         out = {k:None if x is None else float(annual(self.choice, x)) for k,x in ends.items()}
@@ -434,9 +457,12 @@ class Feasibility:
     def p_value(self)->float: # Of as good a result by chance
         return float((1+(self.chance>=self.annual['strategy']).sum())/(1+len(self.chance)))
     @property
-    def capture(self)->float: # (strategy - random)/(attainable - random), of annual returns
+    def uses_scores(self)->bool: # Does foresight make a difference to the rule? Minimum variance does not ask for scores
+        return bool(self.attainable.nav[-1]!=self.worst.nav[-1])
+    @property
+    def capture(self)->float|None: # (strategy - random)/(attainable - random), of annual returns
         a = self.annual
-        return (a['strategy']-a['random'])/(a['attainable']-a['random'])
+        return (a['strategy']-a['random'])/(a['attainable']-a['random']) if self.uses_scores else None
 
 # %% ../../nbs/modules/40_feasibility.ipynb #90781ede
 @patch
@@ -463,11 +489,16 @@ def feasibility(
     at = np.unique(np.append(np.arange(r.account.start, r.account.end, every), r.account.end))
     signals,why = r.decision.signals,_why_no_ladder(strategy.portfolio)
     if why: notes.append(f'There is no ladder: {why}.')
+    best,worst = oracle(choice),oracle(choice, -1)
+    if best.nav[-1]==worst.nav[-1]: notes.append('The rule does not look at scores, so foresight makes no difference '
+        'to it: nothing is attainable by better scores, and the strategy’s information coefficient does not matter.')
+    if getattr(strategy.portfolio, 'overlays', ()): notes.append('Random portfolios are in cash as much as the strategy was; '
+        'forecasters as much as the overlays make of their own funds, so the foot of the ladder need not be the random mean.')
     if strategy.uses_book: notes.append('The strategy looks at its account before it decides (a buffer, a limit on turnover, '
         'drawdown control); the forecasters of the ladder do not.')
     scores = np.where(choice.can, signals.scores[np.searchsorted(r.rows, choice.rows)], np.nan)
     random = blind(choice, portfolios, seed, at)
     if gaps := int(random.gaps.sum()): notes.append(f'{gaps:,} trades of the random portfolios met a session without a price, '
         f'{gaps/portfolios:.1f} each, and were filled at the last close.')
-    return Feasibility(choice, bound(choice), oracle(choice), oracle(choice, -1), random, None if why else ladder(choice, draws, seed),
+    return Feasibility(choice, bound(choice), best, worst, random, None if why else ladder(choice, draws, seed),
         rank_ic(scores, choice.returns), notes)

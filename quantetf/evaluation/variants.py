@@ -166,7 +166,8 @@ def figures(
     result:BacktestResult,
 )->dict: # Figure -> number, or None where undefined
     "Figures of a backtest; those that its report leads with, and what it traded"
-    r,f,p,bench = result.returns,0. if result.risk_free is None else result.risk_free,252,result.levels.get('benchmark')
+    levels,f,p = result.levels,0. if result.risk_free is None else result.risk_free,252
+    r,bench = metrics.returns_of(levels.strategy),levels.get('benchmark')
     out = dict(annual_return=metrics.annual_return(r, p), annual_volatility=metrics.annual_volatility(r, p),
         sharpe=metrics.sharpe(r, p, f), sortino=metrics.sortino(r, p, f), max_drawdown=metrics.max_drawdown(r), calmar=metrics.calmar(r, p))
     if bench is not None:

@@ -133,7 +133,7 @@ def relay(
     return Relay(**own, legs=tuple((str(a), s) for a,_,s in chosen))
 
 # %% ../../nbs/modules/41_walkforward.ipynb #7156d194
-FIXED = 'costs', 'execution', 'benchmark', 'accept_mixed', 'description' # Belong to the account
+FIXED = 'costs', 'execution', 'benchmark', 'accept_mixed', 'description', 'holdout' # Belong to the account
 
 def chosen_by(
     scores:np.ndarray, # (W, K) objective of each variant in each training window; NaN failed

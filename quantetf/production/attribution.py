@@ -18,10 +18,11 @@ from ..data.snapshot import Snapshot, make_record
 from ..data.view import load_panel
 from .proposal import left_alone
 from ..runs import value_differences
-from ..strategy import Book, make_strategy, strategy_config
+from ..sleeves import strategy_of
+from ..strategy import Book, strategy_config
 
 # %% auto #0
-__all__ = ['STAGES', 'BY_FILE', 'spliced', 'Then', 'States', 'weights_of', 'decided', 'attribute']
+__all__ = ['STAGES', 'BY_FILE', 'spliced', 'Then', 'universe_of', 'with_universe', 'States', 'weights_of', 'decided', 'attribute']
 
 # %% ../../nbs/modules/52_attribution.ipynb #0d239a0b
 def _levels(old, new, cut):
@@ -84,6 +85,16 @@ class Then:
     inputs:dict        # Of its manifest
     snapshot:Snapshot  # Its dataset
 
+def universe_of(config:dict)->dict:
+    "The universe of a strategy's config, or those of the strategies of an account"
+    return {k:v['universe'] for k,v in config['strategies'].items()} if 'strategies' in config else config['universe']
+
+def with_universe(config:dict, other:dict)->dict:
+    "A config with the universe of another; strategies that only one of two accounts has keep their own"
+    if 'strategies' not in config: return config | dict(universe=universe_of(other))
+    theirs = universe_of(other)
+    return config | dict(strategies={k:v | dict(universe=theirs.get(k, v['universe'])) for k,v in config['strategies'].items()})
+
 class States:
     "Decisions in which each of `STAGES` is as it was (False) or as it is (True)"
     def __init__(self, then, proposal):
@@ -91,11 +102,11 @@ class States:
         before = then.packet.get('restricted') or then.inputs['book'].get('locked')
         self.keeps = bool(before or proposal.frozen or proposal.account.locked.any())
         config = strategy_config(proposal.strategy)
-        self.configs = {u:{c:(config if c else then.inputs['config']) | dict(universe=(config if u else then.inputs['config'])['universe'])
-            for c in (False, True)} for u in (False, True)}
+        two = then.inputs['config'],config
+        self.configs = {u:{c:with_universe(two[c], two[u]) for c in (False, True)} for u in (False, True)}
         was = self.configs[False][False]
         self.changed = dict(market_days=str(proposal.as_of)!=then.inputs['as_of'], data=then.snapshot.id!=proposal.snapshot.id,
-            universe=was['universe']!=config['universe'], config=was!=self.configs[False][True],
+            universe=universe_of(was)!=universe_of(config), config=was!=self.configs[False][True],
             holdings=proposal.strategy.uses_book or self.keeps)
 
     @cached_property
@@ -122,7 +133,7 @@ def _decide(self, market_days, data, universe, config, holdings):
     "Instrument id -> target weight; an error where this combination cannot be decided"
     i,p = self.then.inputs,self.p
     panel,snapshot = _panel(self, market_days, data),self.snapshot(market_days, data)
-    strategy = make_strategy(self.configs[universe][config], p.strategy.name)
+    strategy = strategy_of(self.configs[universe][config], p.strategy.name)
     day,force = (p.as_of,p.forced) if market_days else (np.datetime64(i['as_of']),i['forced'])
     due = strategy.schedule.dates(snapshot.first, day, snapshot.exchange)
     on = day if force else due[-1] if len(due) else None
@@ -245,5 +256,5 @@ def _evidence(states, p):
     i,now,was = states.then.inputs,states.configs[True][True],states.configs[False][False]
     rest = [{k:v for k,v in o.items() if k!='universe'} for o in (was, now)]
     said = dict(market_days=f'{i["as_of"]} → {p.as_of}', data=f'{states.then.snapshot.version} → {p.snapshot.version}',
-        universe=_listed(value_differences(was['universe'], now['universe'], 'universe')), config=_listed(value_differences(*rest)))
+        universe=_listed(value_differences(universe_of(was), universe_of(now), 'universe')), config=_listed(value_differences(*rest)))
     return {k:v for k,v in said.items() if states.changed[k]}

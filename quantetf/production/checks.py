@@ -197,10 +197,11 @@ def restatement(p)->Check:
     return _worse(made, 'WARN') if found else made
 
 def _moves(p):
-    "(N,) how far each fund moved since the last packet or on the session, and closes that are not those of the packet"
+    "(N,) changes of price since the last packet or on the session, (N,) how large they are, and closes that are not those of the packet"
     L,now = p.panel,int(np.searchsorted(p.panel.sessions, p.as_of))
     place,factor = L._units()
-    move,off = np.nan_to_num(np.abs(p.view.lag('ret')[0])),[]
+    change,off = np.nan_to_num(p.view.lag('ret')[0]),[]
+    size = np.abs(np.log1p(change))
     for o in (p.before or {}).get('rows', ()):
         j = int(np.searchsorted(L.ids, o['instrument_id']))
         if j==len(L.ids) or L.ids[j]!=o['instrument_id'] or not o.get('price'): continue
@@ -208,18 +209,22 @@ def _moves(p):
         close = L._fields['close'][row,j]
         if not abs(close/o['price']-1)<=1e-6:
             off.append(f'{L.ids[j]} closed at {close:g} on {o["price_date"]}, and at {o["price"]:g} by the packet')
-        move[j] = max(move[j], abs(p.book.price[j]*factor[now,place[j]]/(o['price']*factor[row,place[j]])-1))
-    return move,off
+        since = p.book.price[j]*factor[now,place[j]]/(o['price']*factor[row,place[j]])
+        far = abs(np.log(since))/max((now-row)/21, 1)**.5
+        if far>size[j]: change[j],size[j] = since-1,far
+    return change,size,off
 
 def prices(p)->Check:
     "Are tonight's prices believable, next to those of the last packet?"
-    move,off = _moves(p)
+    change,size,off = _moves(p)
     cols = np.flatnonzero(_needed(p) & ~np.isin(p.panel.ids, list(p.frozen)))
     since = f' since {p.before["as_of"]} or' if p.before else ''
     text = 'no fund is held or traded'
-    if len(cols): k = cols[np.argmax(move[cols])]; text = f'{p.panel.ids[k]} moved by {move[k]:.1%}, the most{since} on the session itself'
-    limit = 'largest move of a fund that is held or traded'
-    made = verdict(p, 'prices', move[cols], '; '.join([*off[:3], text]), limit, '{:.0%}', p.panel.ids[cols])
+    if len(cols):
+        k = cols[np.argmax(size[cols])]
+        text = f'{p.panel.ids[k]} moved by {change[k]:+.1%}, the most{since} on the session itself'
+    limit = 'largest move of a fund that is held or traded, the logarithm, over the root of the months'
+    made = verdict(p, 'prices', size[cols], '; '.join([*off[:3], text]), limit, '{:g}', p.panel.ids[cols])
     return _worse(made, 'WARN') if off else made
 
 # %% ../../nbs/modules/52_checks.ipynb #6d7a507f

@@ -19,9 +19,9 @@ from ..orders import order_of
 from ..strategy import strategy_config
 
 # %% auto #0
-__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'limited', 'reason', 'action_of', 'rows',
-           'scores', 'universe', 'described', 'strategy_words', 'dataset_words', 'make_packet', 'differences',
-           'attribution', 'packet_csv', 'packet_schema', 'conforming']
+__all__ = ['COLUMNS', 'plain', 'day', 'fund_names', 'ranks', 'score_unit', 'unit_of', 'limited', 'traced', 'sleeve_words',
+           'reason', 'action_of', 'rows', 'scores', 'universe', 'described', 'strategy_words', 'dataset_words',
+           'make_packet', 'differences', 'attribution', 'packet_csv', 'packet_schema', 'conforming']
 
 # %% ../../nbs/modules/53_packet.ipynb #6d6e4680
 def plain(
@@ -75,8 +75,39 @@ def limited(p, j)->str:
     if p.account.locked[j]: said.append(f'{p.account.locked[j]:g} shares are locked')
     return f' {"; ".join(said)[:1].upper()}{"; ".join(said)[1:]}.' if said else ''
 
+def traced(p, j, before)->list[dict]:
+    "What each sleeve of an account wants of fund `j`, and what it wanted in the packet before; nothing for a single strategy"
+    out,then = [],next((o for o in (before or {}).get('rows', ()) if o['instrument_id']==str(p.panel.ids[j])), {})
+    was = {o['strategy']:o['contribution'] for o in then.get('sleeves') or ()}
+    known = before is not None and bool(before.get('sleeves'))
+    for (name,part),d in zip(getattr(p.strategy.portfolio, 'parts', {}).items(), _sleeves(p), strict=True):
+        place = ranks(d.signals.scores[0])[j]
+        out.append(dict(strategy=name, part=part, weight=plain(d.weights[0,j]), rank=None if np.isnan(place) else int(place),
+            contribution=plain(part*d.weights[0,j]), previous_contribution=plain(was.get(name, 0.)) if known else None,
+            why=str(d.signals.universe.reason[0,j])))
+    return out
+
+def _sleeves(p):
+    "The decisions of the sleeves of an account"
+    return p.strategy.decided(p.decision.view) if hasattr(p.strategy, 'sleeves') else []
+
+def sleeve_words(rows)->str:
+    "A trace in words"
+    def one(o):
+        if o['why']: return f'{o["strategy"]}: {o["why"]}'
+        if o['weight'] is None: return f'{o["strategy"]}: holds'
+        place = 'no score' if o['rank'] is None else f'rank {o["rank"]}'
+        was = o['previous_contribution']
+        moved = '' if was is None or abs(was-o['contribution'])<5e-5 else f', before {100*was:.2f} %'
+        if not o['weight']: return f'{o["strategy"]}: not chosen, {place}{moved}'
+        return f'{o["strategy"]}: {100*o["contribution"]:.2f} % ({place}, {100*o["weight"]:.2f} % of its {100*o["part"]:g} %{moved})'
+    return '; '.join(map(one, rows))
+
 def reason(p, j, rank, action)->str:
     "Why fund `j` is traded, in words: score and rank, then the limits that bind it"
+    if hasattr(p.strategy, 'sleeves') and str(p.panel.ids[j]) not in p.frozen:
+        said = sleeve_words(traced(p, j, p.before)) + '.'
+        return said if np.isnan(p.target[j]) else said + limited(p, j)
     if np.isnan(p.target[j]): return _reason(p, j, rank, action)
     return _reason(p, j, rank, action) + limited(p, j)*(str(p.panel.ids[j]) not in p.frozen)
 
@@ -112,7 +143,7 @@ def _row(p, j, order, rank, name, price_date):
         notional=plain(p.notional[j], 2), est_cost=plain(p.cost[j], 4), adv_share=plain(part),
         window=p.window(j) if trade else '', after_weight=plain((b.shares[j]+trade)*b.price[j]/left),
         score=plain(p.decision.signals.scores[0,j]),
-        rank=None if np.isnan(rank) else int(rank), reason=reason(p, j, rank, action))
+        rank=None if np.isnan(rank) else int(rank), reason=reason(p, j, rank, action), sleeves=traced(p, j, p.before))
 
 def rows(p)->list[dict]:
     "The packet's rows: trades in order, then what is held unchanged"
@@ -150,10 +181,11 @@ def universe(p)->dict:
 
 # %% ../../nbs/modules/53_packet.ipynb #e87185ce
 def described(component)->str: # Such as 'momentum, lookback 252, skip 21'
-    "A component in a few words: its kind and its plain parameters"
+    "A component in a few words: its kind and its plain parameters; words at their default go without saying, but for names of features"
     from dataclasses import fields
     kind = getattr(type(component), '_kind', type(component).__name__).replace('_', ' ')
-    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component)]
+    usual = [f for f in fields(component) if isinstance(f.default, str) and f.name!='feature' and getattr(component, f.name)==f.default]
+    values = [(f.name.replace('_', ' '), getattr(component, f.name)) for f in fields(component) if f not in usual]
     said = [k if v is True else f'{k} {v}' for k,v in values if isinstance(v, (int, float, str)) and v is not False]
     return ', '.join([kind] + said)
 
@@ -206,6 +238,8 @@ def make_packet(
     body = dict(rows=[] if blocked else rows(p), scores=scores(p), score_name=getattr(s.alpha, 'feature', 'score'),
         score_unit=score_unit(p), feature_units={k:unit_of(f) for k,f in s.features.items()},
         spark_skip=int(getattr(_scored_by(p), 'skip', 0)), universe=universe(p), checks=[_said(o) for o in checks],
+        sleeves=[dict(strategy=s.name, part=w, description=s.description) for s,w in zip(getattr(s, 'sleeves', ()),
+            getattr(s.portfolio, 'parts', {}).values(), strict=True)],
         restricted=[dict(instrument_id=k, why=v) for k,v in sorted(p.frozen.items())],
         accepted=[dict(check=o.key, reason=o.accepted) for o in checks if o.accepted], shares_note=p.share_note, config=strategy_config(s))
     packet = head | identity | _timing(p) | _account(p) | body | strategy_words(s)

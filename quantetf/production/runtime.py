@@ -24,6 +24,7 @@ from .packet import conforming, make_packet, packet_csv
 from .proposal import propose
 from ..report import production_page
 from ..runs import Run, code_hash, environment, previous_run, publish_run, run_id
+from ..sleeves import load_account
 from ..store import content_hash
 from ..strategy import load_strategy, strategy_config
 
@@ -158,15 +159,18 @@ def produce(
     holdings:str|None=None,  # CSV or JSON, see the notebook on holdings; relative to the project's folder
     capital:float|None=None, # Cash to start from, where no holdings are given
     force:bool=False,        # Decide even though no rebalance is due
+    account:str|None=None,   # Name of a file in configs/accounts: several strategies netted, in place of one
     accept:str|dict|None=None, # Checks that block, and why a person accepts that: 'freshness=halted at noon; prices=...'
     settings:Settings|None=None, # Those of the project if not given
     now=None,                # Timestamp in UTC; the clock if not given
 )->Packet:
     "Decide as of one session and publish the packet"
     settings = settings or find_settings()
-    log = Log(settings, as_of=str(as_of), strategy=strategy or settings.strategy)
+    log = Log(settings, as_of=str(as_of), strategy=account or strategy or settings.strategy)
     file = None if holdings is None else settings.root/Path(holdings).expanduser()
-    p = propose(load_strategy(strategy or settings.strategy, settings), open_snapshot(dataset or settings.dataset, settings), as_of,
+    if account and strategy: raise ParameterError('give a strategy or an account, not both')
+    chosen = load_account(account, settings) if account else load_strategy(strategy or settings.strategy, settings)
+    p = propose(chosen, open_snapshot(dataset or settings.dataset, settings), as_of,
         file, _capital(capital, holdings, settings), force, now)
     previous = previous_run(settings, 'production', p.strategy.name, str(p.as_of))
     then = _then(previous, settings)

@@ -20,8 +20,8 @@ from ..data.snapshot import open_snapshot
 from ..data.view import load_panel
 from ..report import page
 from ..runs import find_runs
+from ..sleeves import load_named, strategy_of
 from ..store import write_atomic
-from ..strategy import load_strategy, make_strategy
 
 # %% auto #0
 __all__ = ['last_closed', 'Due', 'due_of', 'packets_of', 'recommended', 'read_fills', 'actual', 'expected', 'Track', 'track',
@@ -55,7 +55,7 @@ def due_of(
     today=None, # Date; the last session that has closed if not given
 )->Due:
     "The last decision date of a strategy and the next one"
-    schedule = load_strategy(name, settings).schedule
+    schedule = load_named(name, settings).schedule
     day = last_closed(settings.exchange) if today is None else np.datetime64(today, 'D')
     past = schedule.dates(day-400, day, settings.exchange)
     last = past[-1] if len(past) else None
@@ -198,7 +198,7 @@ def track(
     "What became of the recommendations"
     if not chain: return None
     run = chain[-1][0]
-    strategy = make_strategy(run.manifest['inputs']['config'], run.manifest['name'])
+    strategy = strategy_of(run.manifest['inputs']['config'], run.manifest['name'])
     last = len(panel.sessions)-1 if end is None else int(np.searchsorted(panel.sessions, np.datetime64(end), side='right'))-1
     model = recommended(chain, strategy, panel, last) if str(panel.sessions[last])>chain[0][1]['execution_session'] else None
     if model is None: return None

@@ -19,7 +19,8 @@ from ..core import DataError, IntegrityError, ParameterError, QuantETFError, Set
 from ..data.snapshot import open_snapshot
 from .runtime import remake as remake_packet
 from ..runs import Run, code_hash, environment, find_run, run_id, value_differences
-from ..strategy import make_strategy, strategy_config
+from ..sleeves import strategy_of
+from ..strategy import strategy_config
 
 # %% auto #0
 __all__ = ['file_differences', 'Difference', 'Verification', 'verify']
@@ -100,7 +101,7 @@ def _before(inputs, settings):
 def _meant(inputs, settings):
     "The strategy of the manifest's config, and how its config differs today"
     if str(settings.root) not in sys.path: sys.path.append(str(settings.root)) # Components of one's own
-    strategy = make_strategy(inputs['config'], inputs['strategy'], settings.configs, 'manifest.json')
+    strategy = strategy_of(inputs['config'], inputs['strategy'], settings.configs, 'manifest.json')
     return strategy,[Difference('config', o) for o in value_differences(inputs['config'], strategy_config(strategy))]
 
 # %% ../../nbs/modules/56_verify.ipynb #3f85f354
