@@ -19,7 +19,7 @@ from .logs import redacted
 # %% auto #0
 __all__ = ['app', 'shelf', 'Ref', 'Strategy', 'Dataset', 'Capital', 'quantetf', 'main', 'ingest', 'snapshot_list',
            'snapshot_show', 'snapshot_diff', 'snapshot_verify', 'trials', 'produce', 'backtest', 'feasibility',
-           'compare', 'walkforward', 'fragility', 'audit', 'verify', 'log', 'due', 'status']
+           'compare', 'walkforward', 'fragility', 'audit', 'verify', 'log', 'index', 'due', 'status']
 
 # %% ../nbs/modules/61_cli.ipynb #8efd0b6f
 app = typer.Typer(name='quantetf', no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False)
@@ -398,6 +398,12 @@ def log(
         alerts = [line for f in sorted((settings.runs/'_log').glob('*.jsonl'))[-2:] for line in read(f)]
         text = [*(read(packets[-1]) if packets else []), *alerts[-lines:]]
     print(log_words('\n'.join(text)) or 'nothing was done yet')
+
+@app.command()
+def index():
+    """Write runs/index.html, a page that leads to every packet's report."""
+    from quantetf.production.status import write_index
+    print(write_index(find_settings()))
 
 # %% ../nbs/modules/61_cli.ipynb #95341319
 @app.command()

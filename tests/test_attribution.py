@@ -48,7 +48,8 @@ def settings(market, tmp_path):
 def make(settings, as_of, dataset, text=THREE, held=None):
     (settings.configs/'strategies'/'few.yaml').write_text(text)
     if held: (settings.root/'mine.csv').write_text('ticker,shares\n' + ''.join(f'{k},{v}\n' for k,v in held.items()))
-    return produce(as_of, dataset=dataset, holdings='mine.csv' if held else None, force=True, settings=settings)
+    if held: return produce(as_of, dataset=dataset, holdings='mine.csv', force=True, accept=ACCEPT.get(as_of), settings=settings)
+    return produce(as_of, dataset=dataset, force=True, settings=settings)
 
 
 def told(packet):
@@ -61,6 +62,7 @@ def told(packet):
     return {k for k,v in a['one_way'].items() if v}
 
 
+ACCEPT = {'2024-06-21':'reconciliation=another account'}
 MINE,OTHER = dict(USL1=300, GLD1=200, CASH=20000),dict(TEC1=400, CASH=50000)
 # The packet before; tonight's; the cause. The dates are so near that market days alone do nothing where they must not
 CASES = dict(
@@ -80,6 +82,14 @@ def test_one_cause_alone(cause, settings):
     found = {k:v for k,v in packet.data['attribution']['one_way'].items() if v>(.02 if cause=='holdings' else 1e-9)}
     told(packet)
     assert set(found)=={cause}, packet.data['attribution']['one_way']
+
+
+def test_what_is_left_alone_is_left_alone_in_every_stage(settings):
+    "A restricted fund drifts; neither the code nor the account is to blame"
+    text = THREE + 'account: {restricted: [USL1]}\n'
+    make(settings, '2024-06-20', 'long', text, MINE)
+    packet = produce('2024-06-21', dataset='long', holdings='mine.csv', force=True, settings=settings)
+    assert packet.data['restricted'] and told(packet)=={'market_days'}
 
 
 def test_nothing_changed(settings):

@@ -5,7 +5,7 @@
 # %% ../../nbs/modules/52_attribution.ipynb #2a933f69
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -16,12 +16,13 @@ from ..data.actions import carried
 from ..data.schema import Tables
 from ..data.snapshot import Snapshot, make_record
 from ..data.view import load_panel
+from .proposal import left_alone
 from ..runs import value_differences
 from ..sleeves import strategy_of
 from ..strategy import Book, strategy_config
 
 # %% auto #0
-__all__ = ['STAGES', 'spliced', 'Then', 'universe_of', 'with_universe', 'States', 'weights_of', 'decided', 'attribute']
+__all__ = ['STAGES', 'BY_FILE', 'spliced', 'Then', 'universe_of', 'with_universe', 'States', 'weights_of', 'decided', 'attribute']
 
 # %% ../../nbs/modules/52_attribution.ipynb #0d239a0b
 def _levels(old, new, cut):
@@ -98,13 +99,15 @@ class States:
     "Decisions in which each of `STAGES` is as it was (False) or as it is (True)"
     def __init__(self, then, proposal):
         self.then,self.p,self._made,self._panels = then,proposal,{},{}
+        before = then.packet.get('restricted') or then.inputs['book'].get('locked')
+        self.keeps = bool(before or proposal.frozen or proposal.account.locked.any())
         config = strategy_config(proposal.strategy)
         two = then.inputs['config'],config
         self.configs = {u:{c:with_universe(two[c], two[u]) for c in (False, True)} for u in (False, True)}
         was = self.configs[False][False]
         self.changed = dict(market_days=str(proposal.as_of)!=then.inputs['as_of'], data=then.snapshot.id!=proposal.snapshot.id,
             universe=universe_of(was)!=universe_of(config), config=was!=self.configs[False][True],
-            holdings=proposal.strategy.uses_book)
+            holdings=proposal.strategy.uses_book or self.keeps)
 
     @cached_property
     def spliced(self):
@@ -118,6 +121,8 @@ class States:
         return self.spliced if market_days and self.then.snapshot.last<self.p.as_of else self.then.snapshot
 
 # %% ../../nbs/modules/52_attribution.ipynb #ba25cc62
+BY_FILE = 'restricted in the strategy file','outside the list' # Why a fund is left alone that no check has found
+
 def _panel(self, market_days, data):
     s = self.snapshot(market_days, data)
     if s is self.p.snapshot: return self.p.panel
@@ -133,15 +138,31 @@ def _decide(self, market_days, data, universe, config, holdings):
     due = strategy.schedule.dates(snapshot.first, day, snapshot.exchange)
     on = day if force else due[-1] if len(due) else None
     if on is None: raise DataError(f'no decision is due up to {day}')
-    book = None
-    if on==day and strategy.uses_book:
-        was,is_ = (i['book']['shares'],i['book']['cash'],i['as_of']),(dict(zip(p.panel.ids, p.book.shares)),p.book.cash,p.as_of)
-        held,cash,at = is_ if holdings else was
-        rows = np.searchsorted(panel.sessions, np.array([at, day], 'datetime64[D]'))
-        book = _account(panel, {str(k):v for k,v in held.items() if v}, cash, *rows)
+    book = _book(self, strategy, panel, day, holdings) if on==day and (strategy.uses_book or self.keeps) else None
     d = strategy.decide(panel.view(on), book)
     if d.status[0]!='ok': raise DataError(f'the strategy holds: {d.reason[0]}')
-    return weights_of(panel.ids, d.weights[0])
+    return weights_of(panel.ids, _left(self, strategy, snapshot, panel, day, on, book, d, holdings))
+
+def _book(self, strategy, panel, day, holdings):
+    "The account of then or of now, on the day of a state"
+    i,p = self.then.inputs,self.p
+    was,is_ = (i['book']['shares'],i['book']['cash'],i['as_of']),(dict(zip(p.panel.ids, p.book.shares)),p.book.cash,p.as_of)
+    held,cash,at = is_ if holdings else was
+    rows = np.searchsorted(panel.sessions, np.array([at, day], 'datetime64[D]'))
+    return _account(panel, {str(k):v for k,v in held.items() if v}, cash, *rows)
+
+def _left(self, strategy, snapshot, panel, day, on, book, d, holdings):
+    "Target weights (N,) with what has to be left alone: by the strategy file, by a lock, or by a check of that evening"
+    if book is None: return d.weights[0]
+    p,locked = self.p,self.then.inputs['book'].get('locked', {})
+    if holdings: locked = {str(id):n for id,n in zip(p.panel.ids, p.account.locked) if n}
+    fixed = np.zeros(len(panel.ids))
+    for id,n in locked.items(): fixed[panel.ids==id] = n
+    q = replace(p, strategy=strategy, snapshot=snapshot, panel=panel, as_of=day, decided_on=on, book=book, decision=d, raw=d.weights[0],
+        trade=np.zeros(len(panel.ids)), account=replace(p.account, book=book, locked=np.minimum(fixed, book.shares)), frozen={})
+    seen = {o['instrument_id']:o['why'] for o in self.then.packet.get('restricted', ())} if not holdings else p.frozen
+    mine = left_alone(strategy, q.view, book, d.signals.universe)
+    return q.leaving({k:v for k,v in seen.items() if v not in BY_FILE} | mine).target
 
 def weights_of(
     ids,

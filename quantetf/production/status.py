@@ -18,12 +18,14 @@ from ..calendars import as_session, next_due, session_close, sessions_between
 from ..core import DataError, ParameterError, QuantETFError, Settings
 from ..data.snapshot import open_snapshot
 from ..data.view import load_panel
+from ..report import page
 from ..runs import find_runs
 from ..sleeves import load_named, strategy_of
+from ..store import write_atomic
 
 # %% auto #0
 __all__ = ['last_closed', 'Due', 'due_of', 'packets_of', 'recommended', 'read_fills', 'actual', 'expected', 'Track', 'track',
-           'Status', 'status_words', 'status']
+           'Status', 'status_words', 'status', 'write_index']
 
 # %% ../../nbs/modules/58_status.ipynb #69b13965
 def last_closed(
@@ -268,3 +270,18 @@ def status(
     some = {k:n for k,n in counts.items() if n}
     return Status(due_of(name, settings, day), last, some, str(snapshot.version), str(snapshot.last), behind, bool(snapshot.synthetic),
         found, fills is not None)
+
+# %% ../../nbs/modules/58_status.ipynb #7a3a3d3c
+def write_index(settings:Settings)->Path:
+    "Write runs/index.html, the list of all packets"
+    runs = find_runs(settings, 'production')[::-1]
+    def row(o):
+        i = o.manifest['inputs']
+        invented = 'banner SYN' in o.report.read_text(encoding='utf-8')
+        return dict(as_of=o.manifest['when'], strategy=o.manifest['name'], status=o.manifest['status'], id=o.id, synthetic=invented,
+            dataset=f"{i['dataset_name']}@{i['dataset'][:12]}", link=o.report.relative_to(settings.runs).as_posix())
+    names = sorted({o.manifest['name'] for o in runs})
+    lead = f'{len(names)} strateg{"y" if len(names)==1 else "ies"}: {", ".join(names)}.' if names else 'Nothing was published yet.'
+    shown = dict(kind='packets', head_title='Packets', title='Packets', lead=lead, rows=[row(o) for o in runs])
+    text = page('index.html', **shown, synthetic=False, status='')
+    return write_atomic(settings.runs/'index.html', text)
