@@ -29,7 +29,7 @@ def project(tmp_path_factory):
     (folder/'saver.csv').write_text('date,amount\n2023-06-15,5000\n')
     settings = find_settings(folder, environ={})
     produce('2024-05-31', settings=settings)
-    produce('2024-06-28', holdings='mine.csv', accept='reconciliation=another account', settings=settings)
+    produce('2024-06-28', holdings='mine.csv', accept='reconciliation=another account than that of May', settings=settings)
     produce('2024-07-10', settings=settings)
     run_backtest(start='2022-01-03', end='2023-12-29', flows='saver.csv', settings=settings)
     return settings
