@@ -882,7 +882,7 @@ def relative_rows(data:dict)->list[tuple[str, str]]:
 def sharpe_strip(data:dict)->dict|None:
     "Sharpe ratios of all trials, the best expected of luck, and this one with its range; None for a single trial"
     e,mine,r = data['evidence'],known(data['metrics']['strategy']['sharpe']),(data.get('intervals') or {}).get('sharpe')
-    if len(e['sharpes'])<2 or mine is None: return None
+    if len(e['sharpes'])<2 or mine is None or not e['over'] or e['over'][0]['name']!='cash': return None
     luck,sure = e['over'][0]['luck_annual'],[known(r['low']), known(r['high'])] if r else [None, None]
     v = [o for o in (*e['sharpes'], mine, 0., *(luck or ()), *sure) if o is not None]
     pad = .05*(max(v)-min(v)) or .1
