@@ -166,7 +166,7 @@ def _parts(part, after, q):
     return pd.DataFrame(rows).T[['mean', 'ahead', 't']].rename_axis('part')
 
 # %% ../../nbs/modules/38_signals.ipynb #2626f4d6
-def _round(x): return round(float(x), 10) if np.isfinite(x) else None
+def _round(x): return int(x) if isinstance(x, (int, np.integer)) else round(float(x), 10) if np.isfinite(x) else None
 
 @patch
 def as_dict(self:SignalAnalysis)->dict: # JSON types only
