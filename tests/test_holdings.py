@@ -166,3 +166,44 @@ def test_locked_shares_stay_and_the_rest_is_planned_around_them(demo, tmp_path):
         assert o.target.sum()==pytest.approx(free.target.sum()) and o.target[ids.index(out)]==pytest.approx(worth)
         left = (o.book.shares+o.trade)*o.book.price/(o.book.nav-o.cost.sum())
         assert np.abs(left-o.target)[o.target>0].max()<.01 and o.cash_after>=.01*(o.book.nav-o.cost.sum())*.9999
+
+
+@pytest.fixture
+def braked(): return strategy(portfolio=dict(kind='top_n_equal', n=3, constraints=dict(cash_buffer=.01),
+    overlays=[dict(kind='drawdown_control', start=.02, full=.2)]))
+
+
+def test_a_brake_for_drawdowns_is_the_same_in_backtest_and_production(braked, demo, panel, tmp_path):
+    "From the book of the engine as a file, with what the account was worth before"
+    result = backtest(braked, demo, start='2007-06-29', end='2009-12-31')
+    invested = result.decision.weights.sum(axis=1)
+    k = int(np.argmin(np.where(result.decision.status==np.array('ok'), invested, 2.)))
+    assert .1<invested[k]<.7, 'the brake is at work'
+    a,row = result.account,result.rows[k]
+    seg,t = np.searchsorted(a.fills, row, side='right'),row-a.start
+    shares = a.units[seg]*a.ledger.shares(row)
+    lines = [f'AS_OF,,{panel.sessions[row]}', f'CASH,{float(a.cash[t])!r},', f'OWED,{float(a.owed[t])!r},{panel.sessions[row+15]}']
+    lines += [f'{panel.ids[j]},{float(shares[j])!r},' for j in np.flatnonzero(shares)]
+    file = tmp_path/'braked.csv'
+    file.write_text('\n'.join(['ticker,shares,date', *lines, '']))
+    held_back = propose(braked, demo, panel.sessions[row], file)
+    assert held_back.decision.status==['hold'] and 'history of the account is not known' in held_back.decision.reason[0]
+    lines += [f'NAV,{float(x)!r},{d}' for x,d in zip(result.nav[max(t-300, 0):t], result.sessions[max(t-300, 0):t])]
+    file.write_text('\n'.join(['ticker,shares,date', *lines, '']))
+    p = propose(braked, demo, panel.sessions[row], file)
+    np.testing.assert_allclose(p.raw, result.decision.weights[k], rtol=0, atol=1e-9)
+    again = propose(braked, demo, panel.sessions[row], recorded=p.account.record(panel)|dict(source=p.source))
+    np.testing.assert_array_equal(again.raw, p.raw)
+
+
+def test_an_account_in_cash_has_not_fallen(braked, demo):
+    p = propose(braked, demo, '2009-02-27')
+    assert p.decision.status==['ok'] and p.raw.sum()>.98
+
+
+def test_what_an_account_was_worth_has_to_be_possible(panel, tmp_path):
+    file = tmp_path/'mine.csv'
+    for line,said in (('NAV,1000,2024-06-28', 'give earlier dates'), ('NAV,0,2024-05-28', 'is 0'), ('NAV,5,', 'is not a date'),
+            ('NAV,5,2024-05-28\nNAV,6,2024-05-28', 'listed twice'), ('NAV,-5,2024-05-28', 'negative')):
+        file.write_text(f'ticker,shares,date\nCASH,5,\n{line}\n')
+        with pytest.raises(HoldingsError, match=said): read_statement(file, panel, np.datetime64('2024-06-28'))

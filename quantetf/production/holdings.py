@@ -18,6 +18,8 @@ from ..backtest.simulate import Ledger, simulate
 from ..calendars import as_date, next_session
 from ..costs import CostTerms
 from ..core import DataError, ParameterError, QuantETFError, did_you_mean
+from ..data.actions import carried
+from ..metrics import time_weighted_returns
 from ..strategy import Book, Execution
 from ..universe import basis_on
 
@@ -36,7 +38,7 @@ class Line(NamedTuple):
     locked:str     # As written
     where:str      # File and line, for errors
 
-WORDS = 'AS_OF', 'CASH', 'UNSETTLED', 'OWED', 'DEPOSIT', 'WITHDRAWAL'
+WORDS = 'AS_OF', 'CASH', 'UNSETTLED', 'OWED', 'DEPOSIT', 'WITHDRAWAL', 'NAV'
 _COLUMNS = 'ticker', 'shares', 'date', 'locked'
 
 def _csv_lines(text, name):
@@ -59,7 +61,7 @@ def _csv_lines(text, name):
     return out
 
 # %% ../../nbs/modules/50_holdings.ipynb #b75216e9
-_LISTS = dict(unsettled='UNSETTLED', owed='OWED', deposits='DEPOSIT', withdrawals='WITHDRAWAL')
+_LISTS = dict(unsettled='UNSETTLED', owed='OWED', deposits='DEPOSIT', withdrawals='WITHDRAWAL', nav='NAV')
 _KEYS = 'as_of', 'positions', 'locked', 'cash', *_LISTS
 
 def _once(pairs, name):
@@ -110,6 +112,7 @@ class Statement:
     cash:float             # To spend
     pending:tuple          # (amount, date or None, word): what is still to arrive, or to be taken
     flows:tuple            # (date, amount): deposits since, withdrawals below zero
+    past:tuple = ()        # (date, amount): what the account was worth before
     places:dict = field(default_factory=dict, compare=False, repr=False) # Instrument id -> file and line
 
 def _number(x, where, negative=False):
@@ -151,7 +154,7 @@ def read_statement(
     if day is not None and day>as_of:
         raise HoldingsError(f'{Path(file).name}: these holdings are of {day}, after the decision on {as_of}; nobody knew them then')
     view = panel.view(_session(panel, as_of if day is None else day, Path(file).name))
-    shares,locked,cash,pending,flows,places = {},{},None,[],[],{}
+    shares,locked,cash,pending,flows,past,places = {},{},None,[],[],{},{}
     for o in lines:
         word = o.word.upper()
         if word=='CASH' and cash is not None: raise HoldingsError(f'{o.where}: CASH is listed twice')
@@ -160,12 +163,13 @@ def read_statement(
             pending.append((_number(o.amount, o.where, negative=word=='UNSETTLED'), _date(o, needed=word=='OWED'), word))
         elif word in ('DEPOSIT', 'WITHDRAWAL'):
             flows.append((_since(o, day, as_of), _number(o.amount, o.where)*(1 if word=='DEPOSIT' else -1)))
+        elif word=='NAV': past.update([_worth(o, as_of if day is None else day, past)])
         elif word!='AS_OF': places[_position(o, view, shares, locked)] = o.where
     name = Path(file).name
     if cash is None: raise HoldingsError(f'{name}: a line CASH with the amount of cash is missing; write CASH,0 if there is none')
     taken = sum(x for x,_,word in pending if word=='UNSETTLED' and x<0)
     if cash+taken<0: raise HoldingsError(f'{name}: cash of {cash:,.2f} does not pay for the {-taken:,.2f} that purchases still take')
-    return Statement(day, shares, locked, cash, tuple(pending), tuple(flows), places)
+    return Statement(day, shares, locked, cash, tuple(pending), tuple(flows), tuple(sorted(past.items())), places)
 
 def _position(line, view, shares, locked):
     "One fund that is held"
@@ -175,6 +179,14 @@ def _position(line, view, shares, locked):
     shares[id] = _number(line.amount, line.where)
     if part := _locked(line, shares[id]): locked[id] = part
     return id
+
+def _worth(line, day, past):
+    "What the account was worth on an earlier date"
+    at,x = _date(line),_number(line.amount, line.where)
+    if at>=day: raise HoldingsError(f'{line.where}: NAV of {at}: what it was worth on {day} follows from the holdings; give earlier dates')
+    if at in past: raise HoldingsError(f'{line.where}: NAV of {at} is listed twice')
+    if x==0: raise HoldingsError(f'{line.where}: NAV of {at} is 0, and falls are measured from what an account was worth')
+    return at,x
 
 def _session(panel, day, name):
     "The last session up to a day"
@@ -204,15 +216,18 @@ class Rolled:
         "What identifies it, and is enough to have it again"
         def by_id(x): return {str(id):float(n) for id,n in zip(panel.ids, x) if n}
         b = self.book
+        known = {} if b.nav_history is None else dict(history=b.nav_history.tolist())
         return dict(shares=by_id(b.shares), cash=b.cash, owed=b.owed, locked=by_id(self.locked), sessions=int(self.sessions),
-            since=None if self.since is None else str(self.since), changes=list(self.changes))
+            since=None if self.since is None else str(self.since), changes=list(self.changes)) | known
 
 def recorded_account(record:dict, panel, as_of)->Rolled:
     "The account of a record"
     plain = Statement(None, record['shares'], record['locked'], record['cash'], (), ())
     again = rolled(plain, panel, as_of, Execution(shares='fractional'))
     since = None if record['since'] is None else np.datetime64(record['since'], 'D')
-    return Rolled(replace(again.book, owed=record['owed']), again.locked, since, record['sessions'], tuple(record['changes']))
+    past = np.array(record['history']) if 'history' in record else None
+    book = replace(again.book, owed=record['owed'], nav_history=past)
+    return Rolled(book, again.locked, since, record['sessions'], tuple(record['changes']))
 
 def _arrivals(statement, panel, row, end, spendable):
     "((rows, amounts) that arrive after `row` and up to `end`, cash at once, what is owed at `end`)"
@@ -253,8 +268,9 @@ def rolled(
     one = ledger.shares(end)
     shares,price = np.where(ledger.closed<end, 0., account.units[-1])*one,ledger.last(end)/one
     cash = statement.cash+now if row==end else float(account.cash[-1]) # Exact where nothing has happened
+    past = _history(statement, panel, row, account, owed)
     owed += float(account.owed[-1])
-    book = Book(_whole(shares), np.where(np.isnan(price), 1., price), cash, owed, panel.sessions[end])
+    book = Book(_whole(shares), np.where(np.isnan(price), 1., price), cash, owed, panel.sessions[end], past)
     locked = np.minimum(_columns(statement.locked, panel)/ledger.shares(row)*one, book.shares)
     return Rolled(book, locked, statement.day, end-row, _told(account, ledger, held, book, flows))
 
@@ -290,6 +306,26 @@ def _countable(statement, panel, row, end, rules, name):
     if (off := cols[(basis_on(panel.view(panel.sessions[[row, end]]), cols)!='as_traded').any(axis=0)]).size:
         raise HoldingsError(f'{name}: the closes of {panel.ids[off[0]]} are not as traded, so splits between {panel.sessions[row]} and '
             f'{panel.sessions[end]} cannot be seen; write down what is held on {panel.sessions[end]}, or ingest with a list of all splits')
+
+# %% ../../nbs/modules/50_holdings.ipynb #bd56384b
+def _history(statement, panel, row, account, later):
+    "(T,) value after each close up to the evening; None where the statement does not say what it was before"
+    if not statement.past: return None
+    at = [int(np.searchsorted(panel.sessions, d, side='right'))-1 for d,_ in statement.past]
+    if at[0]<0:
+        raise HoldingsError(f'NAV of {statement.past[0][0]} lies before the data, which begin on {panel.sessions[0]}; '
+            'leave it out')
+    before = np.full(max(row-at[0], 0), np.nan)
+    for k,(_,x) in zip(at, statement.past):
+        if k<row: before[k-at[0]] = x
+    T = account.end - row + 1
+    days = [min(int(np.searchsorted(panel.sessions, d)), account.end) - row for d,_ in statement.flows]
+    flow = np.bincount(np.array(days, int), [x for _,x in statement.flows], T) if days else np.zeros(T)
+    flow[0] = 0. # That is part of what there is
+    waiting = account.flow - flow # Its own money, on its way
+    nav = account.nav + later + waiting.sum() - np.cumsum(waiting)
+    own = nav[0]*np.append(1., np.cumprod(1 + time_weighted_returns(nav, flow)))
+    return np.append(carried(before[:,None])[:,0], own)
 
 # %% ../../nbs/modules/50_holdings.ipynb #0d4f9853
 def _told(account, ledger, held, book, flows):

@@ -53,7 +53,8 @@ def account_on(
     day,                    # Session
 )->Rolled:
     "The account after the close of `day`"
-    if holdings is None: return rolled(Statement(None, {}, {}, positive(capital), (), ()), panel, day, strategy.execution)
+    if holdings is None: # Begins tonight, and has fallen from nowhere
+        return rolled(Statement(None, {}, {}, positive(capital), (), (), ((day, capital),)), panel, day, strategy.execution)
     file = Path(holdings)
     return rolled(read_statement(file, panel, day), panel, day, strategy.execution, strategy.costs, file.name)
 
