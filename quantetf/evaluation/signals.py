@@ -41,14 +41,12 @@ def rank_correlations(
 )->np.ndarray:          # (R,) -1 to 1; NaN for a date with fewer funds, or where all are alike
     "Spearman's correlation across funds, date by date"
     from scipy.stats import rankdata
+    ok = np.isfinite(scores) & np.isfinite(returns)
+    n = ok.sum(axis=1)
+    a,b = (np.where(ok, rankdata(np.where(ok, o, np.inf), axis=1) - (n[:,None]+1)/2, 0.) for o in (scores, returns))
+    size = np.sqrt((a*a).sum(axis=1)*(b*b).sum(axis=1))
     out = np.full(len(scores), np.nan)
-    for i,(s,r) in enumerate(zip(scores, returns)):
-        ok = np.isfinite(s) & np.isfinite(r)
-        if ok.sum()<least: continue
-        a,b = (rankdata(o[ok])-(ok.sum()+1)/2 for o in (s, r))
-        size = ((a@a)*(b@b))**.5
-        if size>0: out[i] = a@b/size
-    return out
+    return np.divide((a*b).sum(axis=1), size, out=out, where=(n>=least) & (size>0))
 
 def mean_with_t(
     x,         # (R,) values, NaN left out
