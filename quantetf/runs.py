@@ -25,6 +25,24 @@ def _notebook_code(file):
     def ours(c): return c['cell_type']=='code' and not {'parameters', 'injected-parameters'} & set(c['metadata'].get('tags', []))
     return '\n\n'.join(''.join(c['source']) for c in cells if ours(c))
 
+def _beside(modules):
+    "Modules that are not the package's, and those in their folders that they import"
+    import ast
+    import inspect
+    import sys
+    found,todo = {},[o for o in modules if not o.__name__.startswith(('quantetf.', 'builtins'))]
+    while todo:
+        m = todo.pop()
+        if m.__name__ in found: continue
+        found[m.__name__] = m
+        parts = [o for o in ast.walk(ast.parse(inspect.getsource(m))) if isinstance(o, (ast.Import, ast.ImportFrom))]
+        names = {a.name for o in parts if isinstance(o, ast.Import) for a in o.names}
+        names |= {o.module for o in parts if isinstance(o, ast.ImportFrom)}
+        home = Path(m.__file__).parent
+        near = [sys.modules[k] for k in names if k in sys.modules and getattr(sys.modules[k], '__file__', None)]
+        todo += [o for o in near if home in Path(o.__file__).parents and not o.__name__.startswith('quantetf.')]
+    return [found[k] for k in sorted(found)]
+
 def code_hash(
     notebook:str|Path|None=None, # The run notebook, if there is one
     components=(),               # Objects whose classes may live outside the package
@@ -32,9 +50,7 @@ def code_hash(
     "Hash of the code that a run depends on"
     import inspect
     code = package_sources()
-    for o in components:
-        module = inspect.getmodule(type(o))
-        if not module.__name__.startswith(('quantetf.', 'builtins')): code[module.__name__] = inspect.getsource(module)
+    for module in _beside([inspect.getmodule(type(o)) for o in components]): code[module.__name__] = inspect.getsource(module)
     if notebook is not None and Path(notebook).is_file(): code['notebook'] = _notebook_code(notebook)
     return content_hash({k:'\n'.join(v.splitlines()) for k,v in code.items()})
 

@@ -109,6 +109,10 @@ def make_account(
         if s.uses_book: raise ConfigError(
             f'{where}: {s.name} asks what the account holds (buffer, max_turnover, drawdown_control), and in a netted account nobody '
             'knows which holdings are its own; use a strategy that does not, and limit turnover under constraints')
+        own = [k for k in ('account', 'checks') if getattr(s, k)!=part_of(k, {}, k)]
+        if own and not set(own)<=set(config):
+            raise ConfigError(f'{where}: {s.name} has a section {own[0]} of its own, which an account does not take over; '
+                f'say in this file what {own[0]} holds for the account')
     given = {k:part_of(k, config[k], f'{where}: {k}') for k in (*_SECTIONS, 'account', 'checks') if k in config and k!='constraints'}
     given = {k:_common(sleeves, k, where) for k in ('costs', 'schedule', 'execution') if k not in given} | given
     limits = part_of('constraints', config.get('constraints', {}), f'{where}: constraints')

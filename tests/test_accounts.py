@@ -98,6 +98,12 @@ def test_what_cannot_be_an_account(settings, tmp_path):
     (tmp_path/'strategies'/'one.yaml').write_text('x: 1\n')
     with pytest.raises(ConfigError, match='an account and a strategy'): load_account('one', mine)
     with pytest.raises(ConfigError, match='no account'): load_account('../strategies/one', mine)
+    text = (settings.configs/'strategies'/'demo_momentum.yaml').read_text()
+    (tmp_path/'strategies'/'careful.yaml').write_text(text + '\naccount: {restricted: [TIP1]}\n')
+    (tmp_path/'universes').mkdir()
+    for o in (settings.configs/'universes').glob('*.yaml'): (tmp_path/'universes'/o.name).write_text(o.read_text())
+    (tmp_path/'accounts'/'two.yaml').write_text('sleeves: {careful: 0.5}\n')
+    with pytest.raises(ConfigError, match='careful has a section account of its own'): load_account('two', mine)
     with pytest.raises(ParameterError, match='not both'): produce('2024-06-28', 'demo_momentum', account='demo_family', settings=settings)
 
 

@@ -12,8 +12,8 @@ from quantetf.data.schema import Tables
 from quantetf.data.snapshot import open_snapshot
 from quantetf.data.view import Fact, Panel
 from quantetf.policy import BY_FUND, AccountRules, CheckLevels, Level, check_names
-from quantetf.production.checks import accept, examine, run_checks
-from quantetf.production.proposal import propose
+from quantetf.production.checks import accept, examine, liquidity, run_checks
+from quantetf.production.proposal import Proposal, propose
 from quantetf.production.runtime import produce
 from quantetf.production.verify import verify
 from quantetf.strategy import make_strategy
@@ -258,3 +258,13 @@ def test_announced_dividends_are_named_with_their_size(demo):
     acts = demo.tables.actions
     due = acts[(acts.session==pd.Timestamp('2024-07-01')) & acts.id.isin(FUNDS)]
     assert found.status=='PASS' and all(f'{o.id} pays {o.value:.4g}' in found.evidence for o in due.itertuples()) and len(due)>0
+
+
+def test_one_fund_of_unknown_volume_hides_no_other(cases, monkeypatch):
+    p,_,much = cases.liquidity()
+    for case,j,status in ((much, int(np.flatnonzero(much.trade)[0]), 'BLOCK'), (p, int(np.flatnonzero(p.trade)[0]), 'WARN')):
+        usual = np.where(np.arange(len(p.trade))==j, np.nan, case.usual)
+        with monkeypatch.context() as m:
+            m.setattr(Proposal, 'usual', property(lambda self, x=usual: x))
+            found = liquidity(case)
+        assert found.status==status and f'not known for every fund that is traded: {p.panel.ids[j]}' in found.evidence

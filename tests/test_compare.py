@@ -7,10 +7,12 @@ import pytest
 
 from quantetf.backtest.engine import backtest
 from quantetf.calendars import sessions_between
-from quantetf.core import ConfigError
+from quantetf.core import ConfigError, find_settings
 from quantetf.data.view import Panel
+from quantetf.evaluation.compare import components_of
 from quantetf.evaluation.sweep import run_sweep
 from quantetf.evaluation.variants import grid_cells, make_sweep, run_cells, shared_prices, sharing
+from quantetf.runs import code_hash
 from quantetf.strategy import make_strategy
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -92,3 +94,15 @@ def test_papermill_and_command(place, call):
     assert done.returncode==1 and "did you mean 'demo_grid'" in done.stderr and done.stderr.count('\n')==1
     done = call('quantetf', 'compare')
     assert done.returncode==1 and 'give either sweep' in done.stderr
+
+
+def test_the_code_of_a_variant_is_code_of_the_sweep(tmp_path, monkeypatch):
+    "An edited class of one's own is another run, also where only a variant uses it"
+    (tmp_path/'my_rank.py').write_text('from dataclasses import dataclass\n\n@dataclass(frozen=True)\nclass Mine:\n'
+        '    feature:str = "mom"\n'
+        '    def score(self, view, universe, features): return -features[self.feature]\n')
+    monkeypatch.syspath_prepend(str(tmp_path))
+    sweep = make_sweep(dict(strategy='x', vary={'alpha':[dict(kind='rank', feature='mom'), dict(kind='my_rank:Mine')]}), 'mine')
+    found = components_of(sweep, BASE, make_strategy(BASE, 'x'), find_settings(ROOT, environ={}))
+    assert 'Mine' in {type(o).__name__ for o in found}
+    assert code_hash(components=found)!=code_hash(components=make_strategy(BASE, 'x').components)

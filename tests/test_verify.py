@@ -14,7 +14,7 @@ from quantetf.backtest.run import run_backtest
 from quantetf.core import build, find_settings, kinds, resolved
 from quantetf.production import verify as module
 from quantetf.production.runtime import produce
-from quantetf.production.verify import verify
+from quantetf.production.verify import file_differences, verify
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -87,10 +87,14 @@ def test_a_manifest_that_was_changed(project, tmp_path):
     there = copied(project, tmp_path/'p')
     file = packet(there)/'manifest.json'
     m = json.loads(file.read_text())
+    kept = json.dumps(m)
     m['inputs']['book']['cash'] += 1000
     file.write_text(json.dumps(m))
     found = verify(packet(there), there)
     assert not found.ok and 'does not give its own id' in found.found[0].what
+    file.write_text(json.dumps(json.loads(kept)|dict(status='hold')))
+    found = verify(packet(there), there)
+    assert not found.ok and 'manifest.json says hold' in str(found)
     m['inputs']['book']['cash'] -= 1000
     file.write_text(json.dumps(m | dict(when='2024-06-27')))
     assert not verify(packet(there), there).ok
@@ -146,3 +150,9 @@ def test_what_a_manifest_says_of_a_component_makes_it_again(role, kind):
     made = kinds(role)[kind](**NEEDED.get((role, kind), {}))
     said = json.loads(json.dumps(resolved(made)))
     assert resolved(build(role, said, kind))==resolved(made)
+
+
+def test_counts_and_dates_of_a_page_are_exact():
+    "The last digit of a fraction may be another one elsewhere; a share or a day may not"
+    assert file_differences('report.html', b'<p>1.2345 at 100</p>', b'<p>1.2346 at 100</p>')==[]
+    for other in b'<p>1.2345 at 101</p>', b'<p>1.2347 at 100</p>': assert file_differences('report.html', b'<p>1.2345 at 100</p>', other)

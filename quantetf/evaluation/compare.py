@@ -22,7 +22,7 @@ from .evidence import CHOICES
 from .ledger import Outcome, record_trials
 from .overfitting import overfitting_probability, selection
 from .sweep import SweepResult, run_sweep
-from .variants import load_sweep, short, worded
+from .variants import grid_cells, load_sweep, short, worded
 from ..production.packet import dataset_words, plain
 from ..runs import Run, code_hash, environment, open_run, publish_run, run_id
 from ..store import content_hash
@@ -30,7 +30,7 @@ from ..strategy import load_strategy, make_strategy, strategy_config
 
 # %% auto #0
 __all__ = ['record_cells', 'plain_values', 'sweep_data', 'luck_of', 'find_published', 'run_figures', 'runs_data', 'CompareRun',
-           'run_compare', 'as_workers']
+           'run_compare', 'as_workers', 'components_of']
 
 # %% ../../nbs/modules/56_compare_run.ipynb #60c62fb4
 def record_cells(
@@ -302,6 +302,12 @@ def as_workers(text): # As in `map_runs`, from a command line
 
 def _records(settings): return {'environment.json':json.dumps(environment(settings), indent=1) + '\n'}
 
+def components_of(sweep, base, strategy, settings)->list:
+    "The components of a strategy and of all of its variants: whose code a sweep depends on"
+    cells = grid_cells(sweep, base, settings.configs)
+    made = [make_strategy(c.config, sweep.strategy) for c in cells if c.config is not None]
+    return [o for s in (strategy, *made) for o in s.components]
+
 def _base(name, settings):
     "A strategy as an object, and its config as written"
     strategy = load_strategy(name, settings)
@@ -310,7 +316,7 @@ def _base(name, settings):
 def _publish_sweep(sweep, dataset, start, end, capital, workers, settings):
     capital = positive(settings.capital if capital is None else capital)
     (strategy,base),snapshot = _base(sweep.strategy, settings),open_snapshot(dataset, settings)
-    code = code_hash(settings.root/'nbs'/'compare.ipynb', strategy.components)
+    code = code_hash(settings.root/'nbs'/'compare.ipynb', components_of(sweep, base, strategy, settings))
     result = run_sweep(sweep, base, strategy, snapshot, start, end, capital, settings, workers, settings.runs/'_cells'/code[:16])
     first,last = str(result.sessions[0]),str(result.sessions[-1])
     best = backtest(make_strategy(result.cells[result.best].config, sweep.strategy), load_panel(snapshot), first, last, capital)

@@ -202,7 +202,8 @@ def luck_words(data:dict)->str:
     if o['problem']: return f"Not known: {o['problem']}."
     if o['deflated'] is None: return f"{capital(count(o['trials'], 'trial'))} are too few to say how much they vary."
     low,bar = percent(o['deflated'][0], 0),o['name']
-    said = f"Against {bar}: {low} confidence, at least, that the best is better than luck is expected to make the best of {o['trials']}."
+    said = f"Against {bar}: {low} confidence that the best is better than luck is expected to make the best of {o['trials']}, "
+    said += 'and less if more was tried than the cells of this page.'
     if o['overfitting'] is None: return said
     half = percent(o['overfitting'], 0)
     return f'{said} Chosen on one half of the history, the best is below the median in the other in {half} of all ways to halve it.'

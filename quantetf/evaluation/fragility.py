@@ -61,7 +61,10 @@ def _as(cls, strategy, **more):
 class Late(Strategy):
     "A strategy whose decisions are carried out some sessions after they were made"
     by:int=1
-    def signals(self, view): return Strategy.signals(self, view._panel.view(view._panel.sessions[view._rows-self.by]))
+    def signals(self, view):
+        if (view._rows<self.by).any():
+            raise DataError(f'the books begin with the data: {self.by} session(s) before the first decision nothing is known')
+        return Strategy.signals(self, view._panel.view(view._panel.sessions[view._rows-self.by]))
 
 @dataclass(frozen=True)
 class Through(Strategy):
@@ -91,6 +94,8 @@ def stressed(
     "A strategy under one of the questions"
     ask = task['ask']
     if ask=='offset': return replace(strategy, schedule=Shifted(strategy.schedule, task['by']))
+    if ask=='late' and getattr(strategy.portfolio, 'k', 1)>1:
+        raise ParameterError('tranches look at their own schedule, so being late cannot be asked of them')
     if ask=='late': return replace(_as(Late, strategy, by=task['by']), schedule=Shifted(strategy.schedule, task['by']))
     if ask=='costs': return replace(strategy, costs=Composite((strategy.costs,)*task['times']))
     if ask=='without': return replace(strategy, universe=Without(strategy.universe, task['id']))

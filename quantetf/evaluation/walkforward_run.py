@@ -12,7 +12,7 @@ import numpy as np
 from ..backtest.run import _adds_up, _adjustment, _check, _days, _hindsight, _mixed, _survivors, _timing, _universe
 from ..core import ParameterError, Settings, find_settings, positive
 from ..data.snapshot import open_snapshot
-from .compare import _base, _identity, _json, _notes, _records, as_workers, run_figures
+from .compare import _base, _identity, _json, _notes, _records, as_workers, components_of, run_figures
 from .ledger import Outcome, record_trials
 from .variants import load_sweep, short, worded
 from .walkforward import WalkForward, chosen_again, measure, walk_forward
@@ -139,7 +139,7 @@ def run_walkforward(
     sweep,capital = load_sweep(sweep, settings),positive(settings.capital if capital is None else capital)
     if objective: sweep = replace(sweep, objective=objective)
     (strategy,base),snapshot = _base(sweep.strategy, settings),open_snapshot(dataset or settings.dataset, settings)
-    code = code_hash(settings.root/'nbs'/'walkforward.ipynb', strategy.components)
+    code = code_hash(settings.root/'nbs'/'walkforward.ipynb', components_of(sweep, base, strategy, settings))
     walk = walk_forward(sweep, base, strategy, snapshot, train, test, anchored, start, end, capital, settings, as_workers(workers),
         settings.runs/'_cells'/code[:16])
     asked = chosen_again(walk, capital=capital)

@@ -114,7 +114,8 @@ def reconciliation(p)->Check:
         return _worse(say(b, text), 'WARN')
     odd = ~np.isclose(p.book.shares, done)
     which = '; '.join(f'{id} {x:g} instead of {y:g}' for id,x,y in list(zip(p.panel.ids[odd], p.book.shares[odd], done[odd]))[:4])
-    return say(a, f'{a:.1%} of the account differs from what the packet of {day} left' + (f': {which}' if which else ''))
+    text = f'{a:.1%} of the account differs from what the packet of {day} left' + (f': {which}' if which else '')
+    return say(a, f'{text}; cash is not compared')
 
 def account(p)->Check:
     "Which positions are left alone, or sold because they are not in the list?"
@@ -375,13 +376,13 @@ def liquidity(p)->Check:
     "The largest trade as a share of the median dollar volume of 21 sessions"
     limit,traded = 'largest order as a part of a median session',p.trade!=0
     if not traded.any(): return verdict(p, 'liquidity', 0, 'nothing is traded', limit, '{:.2%}')
-    if np.isnan(p.usual[traded]).any():
-        text = f'dollar volume is not known for every fund that is traded: {_names(p, traded & np.isnan(p.usual))}'
-        return verdict(p, 'liquidity', np.nan, text, limit, '{:.2%}')
-    part = np.abs(p.notional[traded])/np.maximum(p.usual[traded], 1)
-    k = int(np.argmax(part))
-    text = f'{p.panel.ids[traded][k]}: {part[k]:.3%} of a median session'
-    return verdict(p, 'liquidity', part, text, limit, '{:.2%}', p.panel.ids[traded])
+    part,unknown = np.abs(p.notional[traded])/np.maximum(p.usual[traded], 1),traded & np.isnan(p.usual)
+    said = f'dollar volume is not known for every fund that is traded: {_names(p, unknown)}' if unknown.any() else ''
+    if np.isnan(part).all(): return verdict(p, 'liquidity', np.nan, said, limit, '{:.2%}')
+    k = int(np.nanargmax(part))
+    text = f'{p.panel.ids[traded][k]}: {part[k]:.3%} of a median session' + (f'; {said}' if said else '')
+    known = verdict(p, 'liquidity', np.nan_to_num(part), text, limit, '{:.2%}', p.panel.ids[traded])
+    return _worse(known, 'WARN') if said else known
 
 # %% ../../nbs/modules/52_checks.ipynb #e91ce803
 def _left_then(p):

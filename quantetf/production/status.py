@@ -152,7 +152,11 @@ def actual(
         raise ParameterError(f'the fills sell more of {panel.ids[j]} than there is, by {panel.sessions[rows[k-1]]}; is one missing?')
     price = np.divide(paid, trades, out=np.zeros_like(paid), where=trades!=0)
     at,nothing = np.array(rows, int),(np.empty(0, int), np.empty(0))
-    return Account(L, first, end, cash, nothing, at, at, np.maximum(held, 0.), trades, costs, price, np.full(len(rows), 'rebalance'))
+    made = Account(L, first, end, cash, nothing, at, at, np.maximum(held, 0.), trades, costs, price, np.full(len(rows), 'rebalance'))
+    if (owes := made.cash<-.01*made.nav[0]).any():
+        raise ParameterError(f'the fills up to {panel.sessions[first+int(owes.argmax())]} cost more '
+        'than the account of the first packet had; deposits are not known here, so what became of it cannot be told from fills')
+    return made
 
 # %% ../../nbs/modules/58_status.ipynb #e1980a80
 def expected(

@@ -42,7 +42,7 @@ def _text_differences(old, new):
     def same(x, y, odd):
         if x==y or not odd: return x==y
         digits = len(x.partition('.')[2])
-        return digits==len(y.partition('.')[2]) and abs(float(x)-float(y))<1.5*10.**-digits
+        return digits>0 and digits==len(y.partition('.')[2]) and abs(float(x)-float(y))<1.5*10.**-digits # Counts and dates are exact
     if len(a)!=len(b): return [f'{len(old):,} bytes → {len(new):,} bytes']
     return [f'{"".join(a[max(k-2, 0):k+1])[-60:]!r} → {y[:60]!r}' for k,(x,y) in enumerate(zip(a, b)) if not same(x, y, k%2)]
 
@@ -120,7 +120,10 @@ def _again(run, settings):
     found += changed + _surroundings(run, settings)
     if strategy is None or len(parts)<2: return None,found
     try:
-        if run.kind=='production': return remake_packet(i, strategy, parts['snapshot'], parts['previous'], settings)[1],found
+        if run.kind=='production':
+            packet,files = remake_packet(i, strategy, parts['snapshot'], parts['previous'], settings)
+            was,is_ = run.manifest['status'],packet['status']
+            return files,found + [Difference('run', f'manifest.json says {was}, and the packet made again is {is_}')]*(was!=is_)
         return remake_backtest(i, strategy, parts['snapshot'], settings)[2],found
     except QuantETFError as e: return None,[*found, Difference('unexplained', f'the run cannot be made again: {e}')]
 
