@@ -170,8 +170,12 @@ _THREADS = {f'{o}_NUM_THREADS':'1' for o in ('OMP', 'OPENBLAS', 'MKL', 'BLIS')}
 
 def _quiet(): signal.signal(signal.SIGINT, signal.SIG_IGN)
 
+_owner = [os.getpid()]
+
 def _pool(n):
-    from joblib.externals.loky import get_reusable_executor
+    from joblib.externals.loky import get_reusable_executor, reusable_executor
+    if _owner[0]!=os.getpid(): # A fork has the pool of its parent, and none of the threads that serve it
+        _owner[0],reusable_executor._executor = os.getpid(),None
     return get_reusable_executor(n, initializer=_quiet, env=_THREADS)
 
 def _alone(call, task, n):

@@ -51,6 +51,9 @@ def deadly(task):
     return task['i']
 
 
+def doubled(task): return 2*task
+
+
 def ran(folder, what='ran'):
     "The lines that were noted, over all processes"
     return [o for f in Path(folder).glob(f'{what}-*') for o in f.read_text().split('\n')[:-1]]

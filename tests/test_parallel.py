@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from parallel_tasks import big, deadly, product, ran, slow, threads
+from parallel_tasks import big, deadly, doubled, product, ran, slow, threads
 
 from quantetf import parallel
 from quantetf.core import QuantETFError
@@ -195,3 +195,15 @@ def test_nothing_is_unpickled_from_a_kept_file(tmp_path):
     file, = (tmp_path/'keep').glob('*.npz')
     np.savez(file, text=np.array([object()], object), allow_pickle=True)
     with pytest.warns(UserWarning, match='was damaged'): map_runs(slow, tasks, workers=1, keep=tmp_path/'keep')
+
+
+@pytest.mark.skipif(not hasattr(os, 'fork'), reason='there is no fork')
+def test_a_forked_process_has_workers_of_its_own():
+    "It inherits a pool whose threads it does not have"
+    tasks = list(range(3))
+    assert map_runs(doubled, tasks, workers=2)==[0, 2, 4]
+    if not (child := os.fork()): os._exit(0 if map_runs(doubled, tasks, workers=2)==[0, 2, 4] else 1)
+    end = time.monotonic() + 60
+    while not (done := os.waitpid(child, os.WNOHANG))[0] and time.monotonic()<end: time.sleep(.1)
+    if not done[0]: os.kill(child, signal.SIGKILL)
+    assert done[0] and os.waitstatus_to_exitcode(done[1])==0

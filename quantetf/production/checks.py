@@ -278,7 +278,9 @@ def coverage(p)->Check:
     scored,gone,n = int((u.mask[0] & ~np.isnan(scores)).sum()),int((listed & ~alive).sum()),int((listed & alive).sum())
     text = f'{scored} of {n} funds of the list have a score'
     if gone: text += f'; {gone} closed before or {"is" if gone==1 else "are"} not listed yet'
-    return verdict(p, 'coverage', max(1-scored/max(n, 1), 0.), text, 'part of the funds that trade without a score', '{:.0%}')
+    found = verdict(p, 'coverage', max(1-scored/max(n, 1), 0.), text, 'part of the funds that trade without a score', '{:.0%}')
+    if found.status!='BLOCK' or getattr(p.strategy.portfolio, 'fewer', 'hold')!='cash': return found
+    return found._replace(status='WARN', evidence=f'{text}; fewer: cash leaves them out, whether a gate says no or its data are missing')
 
 def abstentions(p)->Check:
     "Which members of the universe have no score?"
